@@ -1,0 +1,194 @@
+"""What a run ends with: the table before and after, and the files beside it."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from datamodules.batch import DepthBatch
+from models.depth_module import DepthModule
+from models.metrics import METRICS, DepthMetrics
+
+Row = dict[str, float]
+
+
+class Summary(Callback):
+    """Scores before the first and after the last step: a table and `summary.json`.
+
+    The score before comes from Lightning's sanity check, so
+    `--trainer.num_sanity_val_steps -1` must let it see the whole validation set; with
+    fewer steps there is no row before.
+    """
+
+    def __init__(self) -> None:
+        self._median = DepthMetrics(align="median")
+        self._before: Row = {}
+        self._before_median: Row = {}
+        self._seconds = 0.0
+        self._began = time.monotonic()
+        self._report = ""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "before": self._before,
+            "before_median": self._before_median,
+            "seconds": self._elapsed(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = state_dict["before"]
+        self._before_median = state_dict["before_median"]
+        self._seconds = state_dict["seconds"]
+        self._began = time.monotonic()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.monotonic()
+        self._median.to(pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: DepthBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.sanity_checking:
+            self._median.update(outputs, batch["depth"], batch["valid"])
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        median = {name: float(v) for name, v in self._median.compute().items()}
+        self._median.reset()
+        if trainer.num_sanity_val_steps == float("inf"):
+            self._before = _row(trainer.callback_metrics, "val")
+            self._before_median = median
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        after = _row(trainer.callback_metrics, "val")
+        if not isinstance(pl_module, DepthModule) or not after:
+            return
+        trainable, total = parameters(pl_module)
+        summary = {
+            "before": self._before or None,
+            "before_median_scaled": self._before_median or None,
+            "after": after,
+            "protocol": pl_module.protocol.name,
+            "n_images": pl_module.images["val"],
+            "trainable_params": trainable,
+            "total_params": total,
+            "seconds": round(self._elapsed(), 1),
+        }
+        if trainer.log_dir is not None:
+            write_json(Path(trainer.log_dir) / "summary.json", summary)
+        rows = {
+            "before": self._before,
+            "before, median-scaled": self._before_median,
+            "after": after,
+        }
+        lines = [
+            f"protocol {summary['protocol']}, {summary['n_images']} images",
+            table({name: row for name, row in rows.items() if row}),
+            f"trained {trainable:,} of {total:,} parameters "
+            f"({100 * trainable / total:.2f} %)",
+        ]
+        if trainer.log_dir is not None:
+            lines.append(f"run folder: {_relative(trainer.log_dir)}")
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if best:
+            best = _relative(best)
+            lines += [
+                f"best checkpoint: {best}",
+                f"next: python predict.py PHOTOGRAPHS --model {best} "
+                "--output predictions",
+            ]
+        self._report = "\n".join(lines)
+
+    def report(self) -> None:
+        """Print the table and what to do next, in the process that has it."""
+        if self._report:
+            print(f"\n{self._report}")
+
+    def _elapsed(self) -> float:
+        return self._seconds + time.monotonic() - self._began
+
+
+class TestResults(Callback):
+    """The result table of `train.py test`, and `test_<protocol>.json`.
+
+    The file lies beside the checkpoint that was tested, or else in
+    `--trainer.default_root_dir`.
+    """
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not isinstance(pl_module, DepthModule):
+            return
+        metrics = _row(trainer.callback_metrics, "test")
+        protocol, images = pl_module.protocol, pl_module.images["test"]
+        trainable, total = parameters(pl_module)
+        record = pl_module.record
+        adapter = record.to_dict()["adapter"]
+        print(f"\nprotocol {protocol.name}, {images} images")
+        print(table({"test": metrics}))
+        if protocol.n_images is not None and protocol.n_images != images:
+            print(
+                f"WARNING: {protocol.name} has {protocol.n_images} images, but "
+                f"{images} were scored: this is not the number of the literature"
+            )
+        ckpt = trainer.ckpt_path
+        folder = Path(ckpt).parent if ckpt else Path(trainer.default_root_dir)
+        path = folder / f"test_{protocol.name}.json"
+        write_json(
+            path,
+            {
+                "protocol": protocol.name,
+                "n_images": images,
+                "metrics": metrics,
+                "model": record.to_dict()["network"] | {"base": record.base.weights},
+                "adapter": adapter,
+                "trainable_params": trainable,
+                "total_params": total,
+            },
+        )
+        print(f"results: {_relative(str(path))}")
+
+
+def table(rows: Mapping[str, Row]) -> str:
+    """Rows of the nine metrics in columns; delta is better high, the rest low."""
+    width = max(len(name) for name in rows)
+    lines = [" ".join([" " * width, *(f"{name:>8}" for name in METRICS)])]
+    for name, row in rows.items():
+        cells = (f"{row[metric]:8.4f}" for metric in METRICS)
+        lines.append(" ".join([f"{name:<{width}}", *cells]))
+    return "\n".join(lines)
+
+
+def parameters(module: DepthModule) -> tuple[int, int]:
+    """Numbers of trainable and of all parameters of a module's network."""
+    both = [(p.numel(), p.requires_grad) for p in module.network.parameters()]
+    return sum(n for n, trained in both if trained), sum(n for n, _ in both)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)
+
+
+def _row(metrics: Mapping[str, Any], stage: str) -> Row:
+    found = {name: metrics.get(f"{stage}/{name}") for name in METRICS}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _relative(path: str) -> str:
+    here = Path.cwd()
+    whole = Path(path).resolve()
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)

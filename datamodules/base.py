@@ -1,0 +1,134 @@
+"""The data module that every data set shares."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch.utils.data import DataLoader
+
+from datamodules.batch import DataError, DepthItem
+from datamodules.loading import (
+    EpochSampler,
+    EvalDataset,
+    Frames,
+    ResumableLoader,
+    SkippingBatchSampler,
+    TrainDataset,
+    collate,
+)
+from datamodules.protocols import Protocol
+from datamodules.transforms import (
+    Augment,
+    EvalTransform,
+    TrainTransform,
+    check_image_size,
+)
+
+Split = Literal["train", "val", "test"]
+
+
+class DepthDataModule(LightningDataModule):
+    """Loaders over `Frames`; a data set's module only says where its frames are.
+
+    Args:
+        image_size: Network input (rows, cols) in pixels, multiples of 14.
+        max_depth: Metres; truth beyond it is ignored. The model's own max_depth is
+            linked to it, so a value given there is overruled.
+        batch_size: Frames per process and step.
+        num_workers: Processes that load frames; 0 loads in the main one.
+        seed: Order of the training frames and their augmentation.
+        augment: What training does to a frame.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        max_depth: float,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        augment: Augment,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise DataError(
+                f"batch_size {batch_size} must be at least 1 and num_workers "
+                f"{num_workers} at least 0"
+            )
+        self.image_size = check_image_size(image_size)
+        self.max_depth = max_depth
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.augment = augment
+
+    @property
+    def protocol(self) -> Protocol:
+        """The rules that validation and test are scored by."""
+        raise NotImplementedError
+
+    def frames(self, split: Split) -> Frames:
+        """The frames of one split; called in every process, after `prepare_data`."""
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        """Open what a stage needs and refuse a split without frames."""
+        wanted: dict[str, tuple[Split, ...]] = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+        }
+        self._frames = {split: self.frames(split) for split in wanted.get(stage, ())}
+        for split, frames in self._frames.items():
+            if len(frames) == 0:
+                raise DataError(f"the {split} split has no frames")
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled batches; the last incomplete one is dropped if there is another."""
+        frames = self._frames["train"]
+        transform = TrainTransform(
+            self.image_size, self.protocol, self.augment, self.seed
+        )
+        sampler = EpochSampler(
+            frames, *self._replicas(), shuffle=True, seed=self.seed, drop_last=False
+        )
+        batches = SkippingBatchSampler(
+            sampler, self.batch_size, drop_last=len(sampler) >= self.batch_size
+        )
+        return ResumableLoader(
+            TrainDataset(frames, transform),
+            batch_sampler=batches,
+            **self._loading(),
+        )
+
+    def val_dataloader(self) -> DataLoader[DepthItem]:
+        """Every frame once, in order."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[DepthItem]:
+        """Every frame once, in order."""
+        return self._eval_loader("test")
+
+    def _eval_loader(self, split: Split) -> DataLoader[DepthItem]:
+        frames = self._frames[split]
+        # Lightning's own choice pads the shards to equal length with repeated
+        # frames, which would count twice in the metrics.
+        sampler = UnrepeatedDistributedSampler(frames, *self._replicas(), shuffle=False)
+        return DataLoader(
+            EvalDataset(frames, EvalTransform(self.image_size, self.protocol)),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            **self._loading(),
+        )
+
+    def _replicas(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "collate_fn": collate,
+            "pin_memory": torch.cuda.is_available(),
+            "persistent_workers": self.num_workers > 0,
+        }

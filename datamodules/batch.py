@@ -1,0 +1,61 @@
+"""What the data floor hands to the model floor: one frame, one item, one batch."""
+
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One RGB-D frame as it lies on disk, before any resizing."""
+
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    depth: NDArray[np.float32]
+    """(H, W) metres along the optical axis, 0 where unknown."""
+    path: str
+    """Where it came from, for messages and file names."""
+    intrinsics: NDArray[np.float32] | None = None
+    """(3, 3) pinhole matrix, pixels of this frame."""
+
+
+class DepthItem(TypedDict):
+    """One sample; the same keys and shapes as `DepthBatch` without B."""
+
+    image: Tensor
+    depth: Tensor
+    valid: Tensor
+    size: tuple[int, int]
+    path: str
+    intrinsics: NotRequired[Tensor]
+
+
+class DepthBatch(TypedDict):
+    """The plank between `datamodules` and `models`."""
+
+    image: Tensor
+    """(B, 3, h, w) float32, ImageNet-normalised, h and w multiples of 14."""
+    depth: Tensor
+    """(B, 1, H, W) float32 metres, 0 where unknown.
+
+    (H, W) is (h, w) in training. In evaluation it is the depth map's own size: the
+    image is resized, the truth never; maps of several sizes are padded with invalid
+    pixels to the largest.
+    """
+    valid: Tensor
+    """(B, 1, H, W) bool: known, and within the protocol's range and crop."""
+    size: list[tuple[int, int]]
+    """Each depth map's own (rows, cols), before padding."""
+    path: list[str]
+    intrinsics: NotRequired[Tensor]
+    """(B, 3, 3) pinhole matrices in pixels of `depth`, where every frame has one."""

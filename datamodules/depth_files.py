@@ -1,0 +1,192 @@
+"""Read and write one depth map or photograph, and say clearly what is wrong with it."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import OpenEXR
+from numpy.typing import NDArray
+
+from datamodules.batch import DataError
+
+DEPTH_SUFFIXES = (".png", ".npy", ".pfm", ".exr")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+Unknown = Literal["error", "ignore"]
+Stored = NDArray[np.integer[Any] | np.floating[Any]]
+# The last bytes of a complete file: OpenCV 4 returns the readable part of a cut-off
+# image without a word, the missing part black.
+ENDINGS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
+PLAUSIBLE_M = (0.1, 100.0)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """RGB (H, W, 3) uint8, upright by its EXIF orientation.
+
+    Raises:
+        DataError: If the file is missing, unreadable, cut off or no image.
+    """
+    pixels = cv2.imdecode(_read(path), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise DataError(f"{path} is not an image that can be decoded; replace it")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def read_depth(
+    path: Path, depth_scale: float, unknown: Unknown = "error"
+) -> NDArray[np.float32]:
+    """One depth map in metres.
+
+    Args:
+        path: A 16-bit `.png`, or a `.npy`, `.pfm` or `.exr` with one number a pixel.
+        depth_scale: Stored units per metre: 1000 for millimetres, 256 for KITTI, 1
+            for metres.
+        unknown: What to do with NaN, infinite and negative values: `error`, or
+            `ignore`, which treats them like 0, as unknown.
+
+    Returns:
+        (H, W) float32 metres, 0 where unknown.
+
+    Raises:
+        DataError: Naming the file, what is wrong with it and what to do.
+    """
+    stored = _read_stored(path)
+    if stored.ndim == 3 and stored.shape[-1] == 1:
+        stored = stored[..., 0]
+    if stored.ndim != 2:
+        raise DataError(
+            f"{path} has shape {stored.shape}; a depth map has one number a pixel"
+        )
+    depth: NDArray[np.float32] = stored.astype(np.float32) / np.float32(depth_scale)
+    wrong = ~np.isfinite(depth) | (depth < 0)
+    if wrong.any():
+        if unknown == "error":
+            raise DataError(
+                f"{path} has {int(wrong.sum())} NaN, infinite or negative values of "
+                f"{wrong.size}; store unknown depth as 0, or set unknown: ignore"
+            )
+        depth[wrong] = 0
+    known = depth[depth > 0]
+    if known.size == 0:
+        raise DataError(f"{path} has no pixel with known depth; leave the frame out")
+    median = float(np.median(known))
+    if not PLAUSIBLE_M[0] <= median <= PLAUSIBLE_M[1]:
+        raise DataError(
+            f"{path} has a median depth of {median:g} m with depth_scale "
+            f"{depth_scale:g}, outside {PLAUSIBLE_M[0]:g}-{PLAUSIBLE_M[1]:g} m; "
+            "depth_scale is stored units per metre: 1000 for millimetres, 256 for "
+            "KITTI, 1 for metres"
+        )
+    return depth
+
+
+def png_scale(max_depth: float) -> int:
+    """Units per metre with which `max_depth` metres fit 16 bits: 1000 or 256."""
+    for scale in (1000, 256):
+        if max_depth * scale <= np.iinfo(np.uint16).max:
+            return scale
+    raise DataError(f"depths up to {max_depth:g} m do not fit a 16-bit PNG; use .npy")
+
+
+def write_png16(path: Path, depth: NDArray[np.float32], scale: int) -> None:
+    """Write (H, W) metres as a 16-bit PNG of rounded metres x scale."""
+    units = np.rint(depth * np.float32(scale)).clip(0, np.iinfo(np.uint16).max)
+    _write(path, units.astype(np.uint16))
+
+
+def write_colour(path: Path, depth: NDArray[np.float32], max_depth: float) -> None:
+    """Write (H, W) metres as a colour picture, near warm, far dark."""
+    _write(path, cv2.cvtColor(colour(depth, max_depth), cv2.COLOR_RGB2BGR))
+
+
+def colour(depth: NDArray[np.float32], max_depth: float) -> NDArray[np.uint8]:
+    """RGB (H, W, 3) of a depth map (H, W) in metres; unknown depth is black.
+
+    The range is fixed, not each picture's own, so that pictures can be compared:
+    logarithmic from max_depth / 50 to max_depth, as depth errors are relative.
+    """
+    known = depth > 0
+    low = max_depth / 50
+    position = np.log(np.where(known, depth, max_depth) / low) / np.log(50)
+    level = (255 * (1 - position.clip(0, 1))).astype(np.uint8)
+    rgb: NDArray[np.uint8] = cv2.cvtColor(
+        cv2.applyColorMap(level, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB
+    )
+    rgb[~known] = 0
+    return rgb
+
+
+def _read_stored(path: Path) -> Stored:
+    suffix = path.suffix.lower()
+    stored: Stored | None
+    if suffix == ".png":
+        stored = cv2.imdecode(_read(path), cv2.IMREAD_UNCHANGED)
+        if stored is None:
+            raise DataError(f"{path} is not a PNG that can be decoded; replace it")
+        if stored.dtype != np.uint16:
+            raise DataError(
+                f"{path} stores {stored.dtype} with shape {stored.shape}; a depth PNG "
+                "has one 16-bit number a pixel, an 8-bit one is a picture of depth "
+                "and has lost the metres"
+            )
+    elif suffix == ".npy":
+        try:
+            stored = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"{path} cannot be read as .npy ({error})") from None
+    elif suffix == ".pfm":
+        stored = cv2.imdecode(_read(path), cv2.IMREAD_UNCHANGED)
+        if stored is None:
+            raise DataError(f"{path} is not a PFM that can be decoded; replace it")
+    elif suffix == ".exr":
+        stored = _read_exr(path)
+    else:
+        raise DataError(
+            f"{path} has the suffix {suffix!r}; depth is read from "
+            f"{', '.join(DEPTH_SUFFIXES)}"
+        )
+    return stored
+
+
+def _read_exr(path: Path) -> Stored:
+    # OpenCV 5's wheels are built without OpenEXR.
+    try:
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            channels = {name: part.pixels for name, part in file.channels().items()}
+    except RuntimeError as error:
+        raise DataError(f"{path} cannot be read as .exr ({error})") from None
+    for name in ("Z", "Y", "depth", "R"):
+        if name in channels:
+            pixels: Stored = channels[name]
+            return pixels
+    raise DataError(
+        f"{path} has the channels {', '.join(sorted(channels))}; depth is looked for "
+        "in Z, Y, depth and R"
+    )
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    ending = ENDINGS.get(path.suffix.lower())
+    if not content or (ending is not None and ending not in content[-4096:]):
+        raise DataError(
+            f"{path} is cut off ({len(content)} bytes without their proper end); "
+            "copy it again"
+        )
+    return np.frombuffer(content, np.uint8)
+
+
+def _write(path: Path, pixels: Stored) -> None:
+    """Encode and write under a temporary name first, so that no half file stays."""
+    done, content = cv2.imencode(path.suffix, pixels)
+    assert done, path
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content.tobytes())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{path} cannot be written ({error.strerror})") from None

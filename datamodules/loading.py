@@ -1,0 +1,129 @@
+"""Samplers and loaders: shuffled by epoch, resumable, and never padded."""
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    Sampler,
+)
+
+from datamodules.batch import DepthBatch, DepthItem, Frame
+from datamodules.transforms import EvalTransform, TrainTransform
+
+
+class Frames(Dataset[Frame]):
+    """A data set before any transform: all that a new data set has to offer."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Frame: ...
+
+
+class TrainDataset(Dataset[DepthItem]):
+    """Frames through the training transform, addressed by (epoch, index)."""
+
+    def __init__(self, frames: Frames, transform: TrainTransform) -> None:
+        self.frames, self.transform = frames, transform
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, key: tuple[int, int]) -> DepthItem:
+        epoch, index = key
+        return self.transform(self.frames[index], epoch, index)
+
+
+class EvalDataset(Dataset[DepthItem]):
+    """Frames through the evaluation transform."""
+
+    def __init__(self, frames: Frames, transform: EvalTransform) -> None:
+        self.frames, self.transform = frames, transform
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> DepthItem:
+        return self.transform(self.frames[index])
+
+
+class EpochSampler(DistributedSampler[Frame]):
+    """Shuffled (epoch, index) pairs, a function of seed and epoch alone.
+
+    Carrying the epoch to the data set lets augmentation depend on it even in worker
+    processes that outlive an epoch.
+    """
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+        indices = cast(Iterator[int], super().__iter__())
+        return ((self.epoch, index) for index in indices)
+
+
+class ResumableLoader(DataLoader[DepthItem]):
+    """A loader whose place within an epoch is part of a checkpoint.
+
+    Lightning stores `state_dict()` with its loops and gives it back before the first
+    batch of a resumed run; without it, a run that stopped inside an epoch would see
+    the epoch's first samples twice and its last ones never.
+    """
+
+    _taken = 0
+    _skip = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._skip = state["taken"] % max(len(self), 1)
+
+    def __iter__(self) -> Iterator[DepthBatch]:  # type: ignore[override]
+        assert isinstance(self.batch_sampler, SkippingBatchSampler)
+        self._taken = self.batch_sampler.skip = self._skip
+        self._skip = 0
+        for batch in super().__iter__():
+            self._taken += 1
+            yield batch
+
+
+class SkippingBatchSampler(BatchSampler):
+    """A batch sampler that leaves out the first `skip` batches of one epoch."""
+
+    skip = 0
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, drop_last: bool) -> None:
+        # The sampler yields (epoch, index) where the annotation says int.
+        super().__init__(cast(Sampler[int], sampler), batch_size, drop_last)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        skip, self.skip = self.skip, 0
+        return itertools.islice(super().__iter__(), skip, None)
+
+
+def collate(items: list[DepthItem]) -> DepthBatch:
+    """Stack items; depth maps of several sizes are padded with invalid pixels."""
+    rows = max(item["size"][0] for item in items)
+    cols = max(item["size"][1] for item in items)
+    batch = DepthBatch(
+        image=torch.stack([item["image"] for item in items]),
+        depth=torch.stack([_pad(item["depth"], rows, cols) for item in items]),
+        valid=torch.stack([_pad(item["valid"], rows, cols) for item in items]),
+        size=[item["size"] for item in items],
+        path=[item["path"] for item in items],
+    )
+    if all("intrinsics" in item for item in items):
+        batch["intrinsics"] = torch.stack([item["intrinsics"] for item in items])
+    return batch
+
+
+def _pad(maps: Tensor, rows: int, cols: int) -> Tensor:
+    pad = (0, cols - maps.shape[-1], 0, rows - maps.shape[-2])
+    return torch.nn.functional.pad(maps, pad) if any(pad) else maps

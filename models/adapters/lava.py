@@ -1,0 +1,77 @@
+"""LAVA: increments of matrices and kernels as sums of learnable rank-1 terms."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.adapters.base import (
+    Adapter,
+    Bottleneck,
+    LowRankConfig,
+    Orthogonal,
+    WeightShape,
+    orthonormal_columns,
+)
+
+
+@dataclass(frozen=True)
+class Lava(LowRankConfig):
+    """dW = s * sum_r f1_r o f2_r o ... o fn_r over the n axes of the stored weight.
+
+    For a matrix this is LoRA; for a convolution it is a CP decomposition without any
+    reshaping, r (out + in + kh + kw) numbers in place of LoRA's r (out + in kh kw).
+    Kernel axes of size 1 have no factor. Source: LAVA (ICML 2026, PMLR 306); what the
+    paper leaves open (initialisation, which factors are regularised) is decided by
+    measurement.
+    """
+
+    orthogonal: Orthogonal = "both"
+
+    def build(self, shape: WeightShape) -> "LavaAdapter":
+        self.check_rank(shape)
+        return LavaAdapter(shape, self.rank, self.scale)
+
+    def count(self, shape: WeightShape) -> int:
+        """Rank x (sum of the axes' sizes, kernel axes of size 1 left out)."""
+        kernel = sum(size for size in shape.kernel if size > 1)
+        return self.rank * (shape.out_size + shape.in_size + kernel)
+
+
+class LavaAdapter(Adapter):
+    """Factors `up` (out, r), `down` (r, in) and one (r, k) per kernel axis.
+
+    `up` starts at zero, so the adapted layer starts as the base; `down` has
+    orthonormal rows and each kernel factor unit rows, so the first gradient reaches
+    every rank-1 term with the same strength.
+    """
+
+    def __init__(self, shape: WeightShape, rank: int, scale: float) -> None:
+        super().__init__(shape, scale)
+        self.up = nn.Parameter(torch.zeros(shape.out_size, rank))
+        basis = orthonormal_columns(shape.in_size, rank)
+        self.down = nn.Parameter(basis.T.contiguous())
+        self.kernel = nn.ParameterList(
+            nn.Parameter(nn.functional.normalize(torch.randn(rank, size), dim=1))
+            for size in shape.kernel
+            if size > 1
+        )
+
+    def bottleneck(self) -> Bottleneck:
+        down: Tensor = self.down
+        for factor in self.kernel:
+            down = down[..., None] * factor.view(
+                len(factor), *[1] * (down.ndim - 1), -1
+            )
+        down = down.reshape(len(down), self.shape.in_size, *self.shape.kernel)
+        return Bottleneck(down, self.up, self.scale)
+
+    def orthogonal_factors(self, mode: Orthogonal) -> list[Tensor]:
+        """Kernel factors never: with k < r their columns cannot be orthogonal."""
+        is_conv = math.prod(self.shape.kernel) > 1
+        if mode == "none":
+            return []
+        if mode == "paper" and is_conv:
+            return [self.up]
+        return [self.up, self.down.mT]

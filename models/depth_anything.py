@@ -1,0 +1,48 @@
+"""Depth Anything v1/v2, adapted to metric depth."""
+
+from models.adapters import AdapterConfig, adapt
+from models.depth_module import DepthModule, Optimisation
+from models.networks import NetworkSpec
+from models.networks.presets import Size, Version
+from models.record import Base, Record
+
+
+class DepthAnythingModule(DepthModule):
+    """Depth Anything of one size with an adapter, or trained in full.
+
+    Args:
+        size: tiny, S, B, L or G.
+        version: v1 or v2; files of the two look alike, so take care to say which.
+        weights: Base weights: a path (.pth, .safetensors, folder), a Hub id, a known
+            name such as depth-anything-v2-small, or tiny-rooms; null starts at random.
+        adapter: Method and options; null trains the whole network.
+        max_depth: Metres at which the output saturates. Linked to data.max_depth: a
+            value given here is overruled.
+        image_size: Network input (rows, cols). Linked to data.image_size.
+        start_depth: Metres that every pixel starts at where the base is relative or
+            random; null takes a quarter of max_depth. A metric base keeps its output.
+        optimisation: Rates, schedule and loss.
+    """
+
+    def __init__(
+        self,
+        max_depth: float,
+        image_size: tuple[int, int],
+        size: Size = "S",
+        version: Version = "v2",
+        weights: str | None = "depth-anything-v2-small",
+        adapter: AdapterConfig | None = None,
+        start_depth: float | None = None,
+        optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
+    ) -> None:
+        spec = NetworkSpec(size, version, "metric", max_depth)
+        base = Base(weights)
+        network = base.load(spec)
+        record = Record(spec, image_size, base, base.fingerprint(network), adapter)
+        if base.kind() != "metric":
+            network.start_at_depth(
+                max_depth / 4 if start_depth is None else start_depth
+            )
+        if adapter is not None:
+            adapt(network, adapter)
+        super().__init__(network, record, optimisation)

@@ -1,0 +1,47 @@
+"""A DINOv2 encoder, adapted, under a new DPT head."""
+
+from models.adapters import AdapterConfig, adapt
+from models.depth_module import DepthModule, Optimisation
+from models.networks import NetworkSpec
+from models.networks.presets import Size
+from models.record import Base, Record
+
+
+class DINOv2Module(DepthModule):
+    """DINOv2 with a DPT head that is trained from scratch.
+
+    Args:
+        size: tiny, S, B, L or G.
+        weights: Encoder weights: a path, a Hub id, or dinov2-small, -base, -large;
+            null starts at random.
+        adapter: Method and options; by default it changes the encoder's linears and
+            leaves the head to be trained in full. Null trains the whole network.
+        max_depth: Metres at which the output saturates. Linked to data.max_depth.
+        image_size: Network input (rows, cols). Linked to data.image_size.
+        start_depth: Metres that every pixel starts at; null takes a quarter of
+            max_depth.
+        optimisation: Rates, schedule and loss.
+    """
+
+    def __init__(
+        self,
+        max_depth: float,
+        image_size: tuple[int, int],
+        size: Size = "S",
+        weights: str | None = "dinov2-small",
+        adapter: AdapterConfig | None = None,
+        start_depth: float | None = None,
+        optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
+    ) -> None:
+        spec = NetworkSpec(size, "v2", "metric", max_depth)
+        base = Base(weights, part="encoder")
+        network = base.load(spec)
+        if adapter is not None:
+            adapter = adapter.with_defaults(
+                targets=(r"^pretrained\.blocks\.",), train_fully=(r"^depth_head$",)
+            )
+        record = Record(spec, image_size, base, base.fingerprint(network), adapter)
+        network.start_at_depth(max_depth / 4 if start_depth is None else start_depth)
+        if adapter is not None:
+            adapt(network, adapter)
+        super().__init__(network, record, optimisation)

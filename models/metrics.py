@@ -1,0 +1,113 @@
+"""The nine depth metrics of the field, averaged over images."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+METRICS = (
+    "delta1",
+    "delta2",
+    "delta3",
+    "abs_rel",
+    "sq_rel",
+    "rmse",
+    "rmse_log",
+    "log10",
+    "silog",
+)
+Align = Literal["none", "median"]
+
+
+def per_image(depth: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Every metric of every image, in one pass.
+
+    Formulas as coded in ZoeDepth `utils/misc.py: compute_errors` and BTS
+    `bts_eval.py`; silog with the KITTI benchmark's factor 100 and lambda 1. Rows of
+    images without a valid pixel are meaningless; callers leave them out.
+
+    Args:
+        depth: (B, 1, H, W) prediction, metres, above 0 where valid.
+        target: (B, 1, H, W) truth, metres, above 0 where valid.
+        valid: (B, 1, H, W) bool.
+
+    Returns:
+        (B, 9) float64 in the order of `METRICS`.
+    """
+    inside = valid.flatten(1)
+    count = inside.sum(1).clamp(min=1)
+    # 1 against 1 has no error, so what is not valid adds nothing to any sum.
+    p = torch.where(inside, depth.flatten(1).double(), 1.0)
+    g = torch.where(inside, target.flatten(1).double(), 1.0)
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.where(inside, values, 0.0).sum(1) / count
+
+    ratio = torch.maximum(p / g, g / p)
+    error, log_error = p - g, p.log() - g.log()
+    log_mse = mean(log_error.square())
+    silog_variance = log_mse - mean(log_error).square()
+    return torch.stack(
+        (
+            *(mean((ratio < 1.25**k).double()) for k in (1, 2, 3)),
+            mean(error.abs() / g),
+            mean(error.square() / g),
+            mean(error.square()).sqrt(),
+            log_mse.sqrt(),
+            mean((p.log10() - g.log10()).abs()),
+            100 * silog_variance.clamp(min=0).sqrt(),
+        ),
+        dim=1,
+    )
+
+
+def median_scaled(depth: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Each image's prediction times median(target) / median(depth) on valid pixels.
+
+    What remains of the error after that is not a matter of scale. Never to be
+    compared with metric results.
+    """
+    inside = valid.flatten(1)
+    nan = torch.tensor(float("nan"), device=depth.device, dtype=depth.dtype)
+    p = torch.where(inside, depth.flatten(1), nan).nanmedian(dim=1).values
+    g = torch.where(inside, target.flatten(1), nan).nanmedian(dim=1).values
+    return depth * (g / p).nan_to_num(1.0)[:, None, None, None]
+
+
+class DepthMetrics(Metric):
+    """Mean over images of each image's metrics, the field's convention.
+
+    A mean over the pixels of all images gives other numbers wherever images have
+    different amounts of truth. Images without a valid pixel are counted apart and
+    not averaged.
+    """
+
+    full_state_update = False
+    higher_is_better = None
+    sums: Tensor
+    images: Tensor
+    empty: Tensor
+
+    def __init__(self, align: Align = "none") -> None:
+        super().__init__()
+        self.align = align
+        zeros = torch.zeros(len(METRICS), dtype=torch.float64)
+        self.add_state("sums", zeros, dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("empty", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, depth: Tensor, target: Tensor, valid: Tensor) -> None:
+        """Add images; shapes and units as in `per_image`."""
+        if self.align == "median":
+            depth = median_scaled(depth, target, valid)
+        scored = valid.flatten(1).any(1)
+        rows = per_image(depth, target, valid)
+        self.sums += torch.where(scored[:, None], rows, 0.0).sum(0)
+        self.images += scored.sum()
+        self.empty += (~scored).sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Metric name to its mean over images, NaN if there was none."""
+        means = self.sums / torch.where(self.images > 0, self.images, torch.nan)
+        return dict(zip(METRICS, means.float(), strict=True))

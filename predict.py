@@ -1,0 +1,6 @@
+"""Predict depth: `python predict.py IMAGES --model CKPT --output DIR`."""
+
+from app.predict import main
+
+if __name__ == "__main__":
+    main()
