@@ -153,7 +153,7 @@ def _read_exr(path: Path) -> Stored:
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = {name: part.pixels for name, part in file.channels().items()}
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise DataError(f"{path} cannot be read as .exr ({error})") from None
     for name in ("Z", "Y", "depth", "R"):
         if name in channels:

@@ -81,11 +81,12 @@ def is_never_trained(network: nn.Module, name: str) -> bool:
 def merge(network: nn.Module) -> None:
     """Fold every adapter into its weight, in place; plain layers remain.
 
-    The sum is formed in float32 and rounded to the weight's dtype once.
+    The sum is formed in float32, or in the weight's own dtype if that is wider, and
+    rounded to it once.
     """
     for _, layer in list(adapted_layers(network)):
-        merged = layer.weight.float() + layer.adapter.delta().float()
-        layer.weight.copy_(merged)
+        wide = torch.promote_types(layer.weight.dtype, torch.float32)
+        layer.weight.copy_(layer.weight.to(wide) + layer.adapter.delta().to(wide))
         detach(layer)
 
 

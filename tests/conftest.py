@@ -1,0 +1,57 @@
+"""Tiny random networks and generated files with known answers."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models.networks import DepthNetwork, NetworkSpec
+from models.networks.pretrained import save_network
+
+
+@pytest.fixture(autouse=True)
+def _deterministic():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny() -> DepthNetwork:
+    """A random tiny metric network whose output varies over the picture."""
+    return random_tiny()
+
+
+def random_tiny(kind="metric", max_depth=10.0) -> DepthNetwork:
+    network = DepthNetwork(NetworkSpec("tiny", "v2", kind, max_depth))
+    with torch.no_grad():
+        network.last_conv.weight.mul_(20)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory) -> Path:
+    """A merged folder with random tiny weights, metric, 10 m."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights") / "tiny"
+    save_network(random_tiny(), folder)
+    return folder
+
+
+@pytest.fixture
+def rgbd(tmp_path) -> Path:
+    """A root with 6 frames of 40x56 px whose depth is 1, 2, ... 6 m."""
+    return write_rgbd(tmp_path / "rgbd", 6)
+
+
+def write_rgbd(root: Path, frames: int, size=(40, 56), depth_scale=1000) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(frames):
+        for kind in ("images", "depths"):
+            (root / kind / "a").mkdir(parents=True, exist_ok=True)
+        image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+        depth = np.full(size, (i + 1) * depth_scale, np.uint16)
+        depth[0, 0] = 0
+        assert cv2.imwrite(str(root / f"images/a/{i}.jpg"), image)
+        assert cv2.imwrite(str(root / f"depths/a/{i}.png"), depth)
+    return root

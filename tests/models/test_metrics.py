@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import torch
+
+from models.metrics import METRICS, DepthMetrics
+
+
+def by_hand(p, g) -> dict[str, float]:
+    """One image, from the published formulas, in NumPy."""
+    ratio, e = np.maximum(p / g, g / p), np.log(p) - np.log(g)
+    return {
+        "delta1": (ratio < 1.25).mean(),
+        "delta2": (ratio < 1.25**2).mean(),
+        "delta3": (ratio < 1.25**3).mean(),
+        "abs_rel": (np.abs(g - p) / g).mean(),
+        "sq_rel": ((g - p) ** 2 / g).mean(),
+        "rmse": np.sqrt(((g - p) ** 2).mean()),
+        "rmse_log": np.sqrt((e**2).mean()),
+        "log10": np.abs(np.log10(p) - np.log10(g)).mean(),
+        "silog": 100 * np.sqrt((e**2).mean() - e.mean() ** 2),
+    }
+
+
+def images(count=5):
+    generator = torch.Generator().manual_seed(1)
+    shape = (count, 1, 6, 7)
+    depth = torch.rand(shape, generator=generator) * 5 + 1
+    target = depth * (0.6 + 0.8 * torch.rand(shape, generator=generator))
+    valid = torch.rand(shape, generator=generator) > 0.4
+    return depth, target, valid
+
+
+def expected(depth, target, valid, scale=lambda p, g: 1.0):
+    rows = []
+    for p, g, v in zip(depth.double(), target.double(), valid, strict=True):
+        if v.any():
+            p, g = p[v].numpy(), g[v].numpy()
+            rows.append(by_hand(p * scale(p, g), g))
+    return {name: np.mean([row[name] for row in rows]) for name in METRICS}
+
+
+def computed(metric) -> dict[str, float]:
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def test_compute__equals_the_published_formulas():
+    metric = DepthMetrics()
+    metric.update(*images())
+    assert computed(metric) == pytest.approx(expected(*images()), rel=1e-6)
+
+
+def test_compute__two_batches_equal_one():
+    one, two = DepthMetrics(), DepthMetrics()
+    given = images()
+    one.update(*given)
+    two.update(*(x[:2] for x in given))
+    two.update(*(x[2:] for x in given))
+    assert computed(two) == pytest.approx(computed(one), rel=1e-12)
+
+
+def test_compute__is_the_mean_over_images_not_over_pixels():
+    depth, target, valid = images(2)
+    valid[0] = True
+    valid[1] = False
+    valid[1, 0, 0, 0] = True
+    metric = DepthMetrics()
+    metric.update(depth, target, valid)
+    assert computed(metric) == pytest.approx(expected(depth, target, valid), rel=1e-6)
+
+
+def test_compute__empty_images_are_counted_not_averaged():
+    depth, target, valid = images()
+    valid[3] = False
+    metric = DepthMetrics()
+    metric.update(depth, target, valid)
+    assert (int(metric.images), int(metric.empty)) == (4, 1)
+    assert computed(metric) == pytest.approx(expected(depth, target, valid), rel=1e-6)
+
+
+def test_compute__garbage_outside_the_mask_has_no_influence():
+    depth, target, valid = images()
+    metric = DepthMetrics()
+    metric.update(
+        torch.where(valid, depth, -1.0), torch.where(valid, target, torch.nan), valid
+    )
+    assert computed(metric) == pytest.approx(expected(depth, target, valid), rel=1e-6)
+
+
+def test_median__removes_each_images_own_scale():
+    depth, target, valid = images()
+    scales = torch.tensor([0.1, 2, 5, 1, 30]).view(5, 1, 1, 1)
+    one, two = DepthMetrics("median"), DepthMetrics("median")
+    one.update(depth, target, valid)
+    two.update(depth * scales, target, valid)
+    assert computed(two) == pytest.approx(computed(one), rel=1e-5)
+    # torch's median is the lower of the two middle values.
+    middle = lambda x: np.sort(x)[(len(x) - 1) // 2]
+    scaled = expected(depth, target, valid, lambda p, g: middle(g) / middle(p))
+    assert computed(one) == pytest.approx(scaled, rel=1e-5)
+
+
+def test_compute__perfect_prediction():
+    _, target, valid = images()
+    metric = DepthMetrics()
+    metric.update(target, target, valid)
+    row = computed(metric)
+    assert [row.pop(f"delta{k}") for k in (1, 2, 3)] == [1, 1, 1]
+    assert set(row.values()) == {0}
