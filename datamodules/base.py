@@ -60,6 +60,8 @@ class DepthDataModule(LightningDataModule):
         self.max_depth = max_depth
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment = augment
+        self._train_loader: ResumableLoader | None = None
+        self._resume_at: dict[str, int] | None = None
 
     @property
     def protocol(self) -> Protocol:
@@ -94,11 +96,26 @@ class DepthDataModule(LightningDataModule):
         batches = SkippingBatchSampler(
             sampler, self.batch_size, drop_last=len(sampler) >= self.batch_size
         )
-        return ResumableLoader(
+        self._train_loader = ResumableLoader(
             TrainDataset(frames, transform),
             batch_sampler=batches,
             **self._loading(),
         )
+        if self._resume_at is not None:
+            self._train_loader.load_state_dict(self._resume_at)
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place within the epoch, for Lightning's checkpoints.
+
+        Lightning also stores the loader's own state, but gives it back only to a
+        loader that was not yet made when the optimiser was (seen in 2.6), and a
+        schedule over all steps has to know the loader's length.
+        """
+        return self._train_loader.state_dict() if self._train_loader else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resume_at = state_dict or None
 
     def val_dataloader(self) -> DataLoader[DepthItem]:
         """Every frame once, in order."""

@@ -106,7 +106,7 @@ def check_patterns(name: str, patterns: Sequence[str] | None) -> tuple[str, ...]
     return tuple(patterns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdapterConfig(ABC):
     """Options that every method shares.
 
@@ -146,7 +146,7 @@ class AdapterConfig(ABC):
         """How many trainable numbers `build` will make."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LowRankConfig(AdapterConfig):
     """Options of the methods whose increment has a rank."""
 

@@ -16,7 +16,7 @@ from models.adapters.base import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lava(LowRankConfig):
     """dW = s * sum_r f1_r o f2_r o ... o fn_r over the n axes of the stored weight.
 

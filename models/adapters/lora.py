@@ -15,7 +15,7 @@ from models.adapters.base import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoRA(LowRankConfig):
     """dW = s * up . down (Hu et al., LoRA, 2021, equation 3).
 

@@ -1,0 +1,165 @@
+"""Training end to end on a few tiny frames, without the command line."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from datamodules import SyntheticDataModule
+from models import DepthAnythingModule, DINOv2Module
+from models.adapters import Lava, LoRA
+from models.networks import DepthNetwork, NetworkSpec
+from models.networks.pretrained import save_network
+from models.record import CheckpointError, load_checkpoint, read_checkpoint
+
+SIZE = (28, 42)
+
+
+def data() -> SyntheticDataModule:
+    return SyntheticDataModule(
+        "streets", n_train=8, n_val=3, image_size=SIZE, batch_size=2, cache=True
+    )
+
+
+def module(weights, adapter=Lava(rank=2), **options) -> DepthAnythingModule:
+    seed_everything(0, verbose=False)
+    return DepthAnythingModule(
+        80.0, SIZE, size="tiny", weights=str(weights), adapter=adapter, **options
+    )
+
+
+class StopAt(Callback):
+    """Stand in for a process that is killed after some step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise RuntimeError("killed")
+
+
+def trainer(folder, *callbacks, epochs=3) -> Trainer:
+    return Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[
+            ModelCheckpoint(folder, save_last=True, every_n_train_steps=1),
+            *callbacks,
+        ],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+@pytest.mark.parametrize("killed_at", [4, 6], ids=["between epochs", "within an epoch"])
+def test_resume__ends_bit_equal_to_an_uninterrupted_run(tmp_path, tiny_weights, killed_at):
+    whole = module(tiny_weights)
+    run = trainer(tmp_path / "whole")
+    run.fit(whole, data())
+
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer(tmp_path / "cut", StopAt(killed_at)).fit(module(tiny_weights), data())
+    resumed = module(tiny_weights)
+    again = trainer(tmp_path / "cut")
+    again.fit(resumed, data(), ckpt_path=tmp_path / "cut" / "last.ckpt")
+
+    assert again.global_step == run.global_step == 12
+    assert again.callback_metrics == run.callback_metrics
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], value), name
+
+
+def test_checkpoint__holds_what_was_trained_and_nothing_else(tmp_path, tiny_weights):
+    trained = module(tiny_weights)
+    trainer(tmp_path, epochs=1).fit(trained, data())
+    record, tensors = read_checkpoint(tmp_path / "last.ckpt")
+    expected = {n for n, p in trained.network.named_parameters() if p.requires_grad}
+    assert set(tensors) == expected
+    assert all(".adapter." in n or "output_conv2.2." in n for n in tensors)
+    assert record == trained.record
+    network, _ = load_checkpoint(tmp_path / "last.ckpt")
+    x = torch.randn(1, 3, *SIZE)
+    assert torch.equal(network.eval()(x), trained.network.eval()(x))
+
+
+def test_checkpoint__of_another_base_is_refused(tmp_path, tiny_weights):
+    save_network(DepthNetwork(NetworkSpec("tiny", "v2", "metric", 10.0)), tmp_path / "other")
+    trainer(tmp_path, epochs=1).fit(module(tiny_weights), data())
+    with pytest.raises(CheckpointError, match="give the same base"):
+        trainer(tmp_path).fit(
+            module(tmp_path / "other"), data(), ckpt_path=tmp_path / "last.ckpt"
+        )
+
+
+@pytest.mark.parametrize("other", [Lava(rank=3), LoRA(rank=2), None])
+def test_checkpoint__of_another_adapter_is_refused(tmp_path, tiny_weights, other):
+    trainer(tmp_path, epochs=1).fit(module(tiny_weights), data())
+    with pytest.raises(CheckpointError, match="tensors do not fit this configuration"):
+        trainer(tmp_path).fit(
+            module(tiny_weights, other), data(), ckpt_path=tmp_path / "last.ckpt"
+        )
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a checkpoint", {"epoch": 1}])
+def test_load_checkpoint__unusable_file_is_named(tmp_path, content):
+    path = tmp_path / "x.ckpt"
+    if isinstance(content, dict):
+        torch.save(content, path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.ckpt"):
+        load_checkpoint(path)
+
+
+def test_before_training__adapted_module_predicts_like_its_base(tiny_weights):
+    adapted, plain = module(tiny_weights), module(tiny_weights, None)
+    x = torch.randn(1, 3, *SIZE)
+    assert torch.equal(adapted(x), plain(x))
+
+
+def test_relative_base__starts_at_the_asked_depth(tmp_path):
+    save_network(DepthNetwork(NetworkSpec("tiny", "v2", "relative")), tmp_path / "r")
+    started = module(tmp_path / "r", start_depth=12.0)
+    depth = started(torch.randn(1, 3, *SIZE))
+    torch.testing.assert_close(depth, torch.full_like(depth, 12), rtol=0.05, atol=0)
+
+
+def test_all_invalid_truth__step_is_finite(tiny_weights):
+    learner = module(tiny_weights)
+    source = data()
+    source.setup("fit")
+    batch = next(iter(source.train_dataloader()))
+    batch["valid"][:] = False
+    learner.log = lambda *_, **__: None
+    learner.training_step(batch, 0).backward()
+    gradients = [p.grad for p in learner.parameters() if p.grad is not None]
+    assert gradients and all(g.isfinite().all() for g in gradients)
+
+
+def test_dinov2__trains_head_and_adapter_and_reloads(tmp_path, tiny_weights):
+    seed_everything(0, verbose=False)
+    learner = DINOv2Module(80.0, SIZE, size="tiny", weights=str(tiny_weights), adapter=LoRA(rank=2))
+    head = [n for n, p in learner.network.named_parameters() if p.requires_grad]
+    assert any(n.startswith("depth_head.projects") for n in head)
+    assert not any("refinenet4.resConfUnit1" in n for n in head)
+    assert all(".adapter." in n for n in head if n.startswith("pretrained."))
+    trainer(tmp_path, epochs=1).fit(learner, data())
+    network, _ = load_checkpoint(tmp_path / "last.ckpt")
+    x = torch.randn(1, 3, *SIZE)
+    assert torch.equal(network.eval()(x), learner.network.eval()(x))
+
+
+def test_optimiser__adapter_and_head_have_their_own_rates(tmp_path, tiny_weights):
+    learner = module(tiny_weights)
+    run = trainer(tmp_path, epochs=1)
+    run.fit(learner, data())
+    groups = {g["name"]: g for g in run.optimizers[0].param_groups}
+    assert {n: g["max_lr"] for n, g in groups.items()} == {
+        "adapter": 1e-3,
+        "head": 1e-4,
+        "flat": 1e-4,
+    }
+    assert (groups["adapter"]["weight_decay"], groups["head"]["weight_decay"]) == (0, 0.01)
