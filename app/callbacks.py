@@ -52,10 +52,11 @@ class Previews(Callback):
             for i in range(min(wanted, len(batch["path"]))):
                 self._rows.append(panel(batch, outputs, i, max_depth))
 
-    @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rows, self._rows = self._rows, []
-        if not rows or trainer.log_dir is None:
+        # Every process must ask: the answer is a broadcast.
+        log_dir = trainer.log_dir
+        if not rows or log_dir is None:
             return
         picture = _stacked(rows)
         step = 0 if trainer.sanity_checking else trainer.global_step
@@ -67,7 +68,7 @@ class Previews(Callback):
                     step,
                     dataformats="HWC",
                 )
-        folder = Path(trainer.log_dir) / "previews"
+        folder = Path(log_dir) / "previews"
         folder.mkdir(parents=True, exist_ok=True)
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(folder / f"step_{step:06d}.png"), bgr)

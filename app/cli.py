@@ -11,7 +11,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from app.callbacks import Previews
-from app.errors import one_line_errors
+from app.errors import OneLineParser, one_line_errors
 from app.results import Summary, TestResults
 from datamodules.base import DepthDataModule
 from models.adapters import AdapterConfig
@@ -55,10 +55,11 @@ class DepthCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and put TensorBoard and CSV logs into it."""
-        if self.subcommand != "fit":
-            return
         config = self.config[self.subcommand]
         if config.trainer.logger is not None or config.trainer.fast_dev_run:
+            return
+        if self.subcommand != "fit":
+            config.trainer.logger = False
             return
         run = _resumed_run(config.get("ckpt_path")) or _new_run(
             Path(config.trainer.default_root_dir or ".") / RUNS,
@@ -83,10 +84,10 @@ class DepthCLI(LightningCLI):
 
 def _spec(kind: type, arguments: dict[str, object]) -> jsonargparse.Namespace:
     path = f"{kind.__module__}.{kind.__name__}"
-    spec: jsonargparse.Namespace = jsonargparse.dict_to_namespace(
-        {"class_path": path, "init_args": arguments}
+    init_args = jsonargparse.Namespace(**arguments)  # type: ignore[no-untyped-call]
+    return jsonargparse.Namespace(  # type: ignore[no-untyped-call]
+        class_path=path, init_args=init_args
     )
-    return spec
 
 
 def _default_precision() -> str:
@@ -132,6 +133,8 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*LeafSpec.*is deprecated.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        "The dirpath has changed from .*",
+        ".*smaller than the logging interval.*",
         ".*Experiment logs directory .* exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", message)
@@ -152,6 +155,7 @@ def main(args: ArgsType = None) -> None:
         DepthDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
+        parser_class=OneLineParser,
         save_config_kwargs={"overwrite": True},
         args=args,
     )

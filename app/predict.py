@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, default_collate
 
 from app.cli import quiet
-from app.errors import fail, one_line_errors
+from app.errors import OneLineParser, fail, one_line_errors
 from datamodules.batch import DataError
 from datamodules.depth_files import png_scale, write_colour, write_png16
 from datamodules.images import Photograph, Photographs, find_images
@@ -125,7 +125,8 @@ def predict(images: list[str], options: Options) -> None:
     merge(network)
     network.eval()
     if options.export is not None:
-        save_network(network, Path(options.export))
+        notes = {key: record.to_dict()[key] for key in ("base", "adapter", "scores")}
+        save_network(network, Path(options.export), notes)
         print(f"merged network: {options.export}")
     if not images:
         if options.export is None:
@@ -175,7 +176,7 @@ def main(args: list[str] | None = None) -> None:
     """Run predict.py with `args` or the command line."""
     quiet()
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="predict.py", description=predict.__doc__)
+    parser = OneLineParser(prog="predict.py", description=predict.__doc__ or "")
     parser.add_argument(
         "images", nargs="*", type=str, help="Image files, or folders of them."
     )

@@ -62,16 +62,21 @@ class Summary(Callback):
             self._median.update(outputs, batch["depth"], batch["valid"])
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        median = {name: float(v) for name, v in self._median.compute().items()}
+        means = self._median.compute()
+        median = {name: float(means[name]) for name in METRICS}
         self._median.reset()
-        if trainer.num_sanity_val_steps == float("inf"):
+        # A resumed run is checked, too, but did not begin there.
+        if trainer.num_sanity_val_steps == float("inf") and not self._before:
             self._before = _row(trainer.callback_metrics, "val")
             self._before_median = median
 
-    @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Every process must ask: the answer is a broadcast.
+        log_dir = trainer.log_dir
         after = _row(trainer.callback_metrics, "val")
         if not isinstance(pl_module, DepthModule) or not after:
+            return
+        if not trainer.is_global_zero:
             return
         trainable, total = parameters(pl_module)
         summary = {
@@ -84,8 +89,8 @@ class Summary(Callback):
             "total_params": total,
             "seconds": round(self._elapsed(), 1),
         }
-        if trainer.log_dir is not None:
-            write_json(Path(trainer.log_dir) / "summary.json", summary)
+        if log_dir is not None:
+            write_json(Path(log_dir) / "summary.json", summary)
         rows = {
             "before": self._before,
             "before, median-scaled": self._before_median,
@@ -97,8 +102,8 @@ class Summary(Callback):
             f"trained {trainable:,} of {total:,} parameters "
             f"({100 * trainable / total:.2f} %)",
         ]
-        if trainer.log_dir is not None:
-            lines.append(f"run folder: {_relative(trainer.log_dir)}")
+        if log_dir is not None:
+            lines.append(f"run folder: {_relative(log_dir)}")
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if best:
             best = _relative(best)

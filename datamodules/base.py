@@ -13,7 +13,6 @@ from datamodules.loading import (
     EvalDataset,
     Frames,
     ResumableLoader,
-    SkippingBatchSampler,
     TrainDataset,
     collate,
 )
@@ -93,12 +92,11 @@ class DepthDataModule(LightningDataModule):
         sampler = EpochSampler(
             frames, *self._replicas(), shuffle=True, seed=self.seed, drop_last=False
         )
-        batches = SkippingBatchSampler(
-            sampler, self.batch_size, drop_last=len(sampler) >= self.batch_size
-        )
         self._train_loader = ResumableLoader(
             TrainDataset(frames, transform),
-            batch_sampler=batches,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=len(sampler) >= self.batch_size,
             **self._loading(),
         )
         if self._resume_at is not None:

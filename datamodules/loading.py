@@ -8,11 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor
 from torch.utils.data import (
-    BatchSampler,
     DataLoader,
     Dataset,
     DistributedSampler,
-    Sampler,
 )
 
 from datamodules.batch import DepthBatch, DepthItem, Frame
@@ -63,49 +61,42 @@ class EpochSampler(DistributedSampler[Frame]):
     processes that outlive an epoch.
     """
 
+    skip = 0
+    """Leave out this many of the first samples, once."""
+
     def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+        skip, self.skip = self.skip, 0
         indices = cast(Iterator[int], super().__iter__())
-        return ((self.epoch, index) for index in indices)
+        return ((self.epoch, index) for index in itertools.islice(indices, skip, None))
 
 
 class ResumableLoader(DataLoader[DepthItem]):
-    """A loader whose place within an epoch is part of a checkpoint.
+    """A loader over an `EpochSampler` whose place in the epoch can be saved.
 
-    Lightning stores `state_dict()` with its loops and gives it back before the first
-    batch of a resumed run; without it, a run that stopped inside an epoch would see
-    the epoch's first samples twice and its last ones never.
+    Without it, a run that stopped inside an epoch would, resumed, see the epoch's
+    first samples twice and its last ones never.
     """
 
     _taken = 0
     _skip = 0
 
     def state_dict(self) -> dict[str, int]:
+        """Batches that were handed out in this epoch."""
         return {"taken": self._taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next epoch that is iterated after those batches."""
         self._skip = state["taken"] % max(len(self), 1)
 
     def __iter__(self) -> Iterator[DepthBatch]:  # type: ignore[override]
-        assert isinstance(self.batch_sampler, SkippingBatchSampler)
-        self._taken = self.batch_sampler.skip = self._skip
+        assert isinstance(self.sampler, EpochSampler)
+        assert self.batch_size is not None
+        self._taken = self._skip
+        self.sampler.skip = self._skip * self.batch_size
         self._skip = 0
         for batch in super().__iter__():
             self._taken += 1
             yield batch
-
-
-class SkippingBatchSampler(BatchSampler):
-    """A batch sampler that leaves out the first `skip` batches of one epoch."""
-
-    skip = 0
-
-    def __init__(self, sampler: EpochSampler, batch_size: int, drop_last: bool) -> None:
-        # The sampler yields (epoch, index) where the annotation says int.
-        super().__init__(cast(Sampler[int], sampler), batch_size, drop_last)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        skip, self.skip = self.skip, 0
-        return itertools.islice(super().__iter__(), skip, None)
 
 
 def collate(items: list[DepthItem]) -> DepthBatch:

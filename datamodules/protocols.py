@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.batch import DataError
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -21,7 +23,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if not 0 < self.min_depth < self.max_depth:
-            raise ValueError(
+            raise DataError(
                 f"protocol {self.name}: depth range {self.min_depth}..{self.max_depth} "
                 "m is not usable; it must be 0 < min_depth < max_depth"
             )

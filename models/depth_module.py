@@ -1,11 +1,12 @@
 """Training and evaluation of any depth network: one step, one loss, nine metrics."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from typing import Protocol as Interface
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW
@@ -27,6 +28,10 @@ from models.record import (
 )
 
 
+class OptionError(Exception):
+    """An option of training outside its range; the message says which."""
+
+
 @dataclass(frozen=True)
 class Optimisation:
     """How the trainable tensors are trained."""
@@ -45,12 +50,12 @@ class Optimisation:
     def __post_init__(self) -> None:
         rates = (self.adapter_lr, self.head_lr)
         if min(rates) < 0 or self.weight_decay < 0:
-            raise ValueError(
+            raise OptionError(
                 f"learning rates {rates} and weight_decay {self.weight_decay} must not "
                 "be negative"
             )
         if not 0 < self.warmup < 1 or not 0 <= self.variance_focus <= 1:
-            raise ValueError(
+            raise OptionError(
                 f"warmup {self.warmup} must lie between 0 and 1, and variance_focus "
                 f"{self.variance_focus} from 0 to 1"
             )
@@ -85,6 +90,7 @@ class DepthModule(LightningModule):
         self.optimisation = optimisation
         self.images: dict[str, int] = {}
         """How many images each stage's last score is the mean of."""
+        self.scores = record.scores
         self.val_metrics = DepthMetrics()
         self.test_metrics = DepthMetrics()
         for name, parameter in network.named_parameters():
@@ -170,7 +176,7 @@ class DepthModule(LightningModule):
         checkpoint["state_dict"] = {
             key: state[key] for key in (f"network.{name}" for name in names)
         }
-        checkpoint[KEY] = self.record.to_dict()
+        checkpoint[KEY] = replace(self.record, scores=self.scores).to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if KEY not in checkpoint:
@@ -205,9 +211,23 @@ class DepthModule(LightningModule):
 
     def _log_means(self, stage: str, metrics: DepthMetrics) -> None:
         means = metrics.compute()
-        self.images[stage] = int(metrics.images)
         metrics.reset()
-        self.log_dict({f"{stage}/{name}": value for name, value in means.items()})
+        self.images[stage] = int(means.pop("n_images"))
+        empty = int(means.pop("n_empty"))
+        if empty:
+            rank_zero_warn(
+                f"{empty} {stage} images have no valid pixel and were not averaged"
+            )
+        if stage == "val" and not self.trainer.sanity_checking:
+            self.scores = {
+                "protocol": self.protocol.name,
+                "n_images": self.images[stage],
+                "metrics": {name: float(value) for name, value in means.items()},
+            }
+        # The metric is in step already; sync_dist only keeps Lightning from warning.
+        self.log_dict(
+            {f"{stage}/{name}": value for name, value in means.items()}, sync_dist=True
+        )
 
 
 def resize_each(

@@ -108,6 +108,11 @@ class DepthMetrics(Metric):
         self.empty += (~scored).sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Metric name to its mean over images, NaN if there was none."""
+        """Metric name to its mean over images, NaN if there was none.
+
+        Beside them `n_images`, how many were averaged, and `n_empty`, how many had no
+        valid pixel, over all processes.
+        """
         means = self.sums / torch.where(self.images > 0, self.images, torch.nan)
-        return dict(zip(METRICS, means.float(), strict=True))
+        named = dict(zip(METRICS, means.float(), strict=True))
+        return named | {"n_images": self.images, "n_empty": self.empty}

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ FORMAT_VERSION = 1
 METHODS: dict[str, type[AdapterConfig]] = {kind.__name__: kind for kind in (Lava, LoRA)}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(Exception):
     """A checkpoint that does not belong to this project, base or configuration."""
 
 
@@ -69,6 +69,8 @@ class Record:
     base: Base
     base_sha256: str
     adapter: AdapterConfig | None
+    scores: dict[str, Any] = field(default_factory=dict)
+    """Of the last validation: protocol, n_images and metrics; empty before one."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, so that files load without unpickling classes."""
@@ -85,6 +87,7 @@ class Record:
             "base": dataclasses.asdict(self.base),
             "base_sha256": self.base_sha256,
             "adapter": adapter,
+            "scores": self.scores,
         }
 
     @classmethod
@@ -106,6 +109,7 @@ class Record:
             None
             if adapter is None
             else METHODS[adapter["method"]](**adapter["options"]),
+            content.get("scores", {}),
         )
 
     def restore(self, tensors: Mapping[str, Tensor]) -> DepthNetwork:
@@ -118,17 +122,22 @@ class Record:
             raise CheckpointError(
                 "its frozen base was random and is not stored; train from real weights"
             )
-        network = self.base.load(self.network)
-        self.check_base(self.base.fingerprint(network))
-        if self.adapter is not None:
+        if self.adapter is None:
+            network = DepthNetwork(self.network)
+        else:
+            network = self.base.load(self.network)
+            self.check_base(self.base.fingerprint(network))
             adapt(network, self.adapter)
         check_tensors(network, saved_names(network, self), tensors)
         network.load_state_dict(tensors, strict=False)
         return network
 
     def check_base(self, sha256: str) -> None:
-        """Refuse a base that is not the one of this record."""
-        if sha256 != self.base_sha256:
+        """Refuse a base that is not the one of this record.
+
+        Where there is no adapter every tensor is stored, and the base is history.
+        """
+        if self.adapter is not None and sha256 != self.base_sha256:
             raise CheckpointError(
                 f"it was trained on the base {self.base.weights or 'random'} with "
                 f"SHA-256 {self.base_sha256[:12]}..., but the weights found there now "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 Orthogonal = Literal["both", "paper", "offdiag", "none"]
 
 
-class AdapterError(ValueError):
+class AdapterError(Exception):
     """An adapter that cannot be made, merged or loaded; the message says why."""
 
 

@@ -9,7 +9,7 @@ Version = Literal["v1", "v2"]
 Kind = Literal["relative", "metric"]
 
 
-class NetworkError(ValueError):
+class NetworkError(Exception):
     """A network that cannot be built or loaded as asked; the message says why."""
 
 

@@ -81,6 +81,11 @@ def break_empty(root):
         path.unlink()
 
 
+def read_all(root):
+    frames = module(root).frames("train")
+    return [frames[i] for i in range(len(frames))]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -93,8 +98,7 @@ def break_empty(root):
 def test_damaged_root__says_what_is_wrong(rgbd, damage, message):
     damage(rgbd)
     with pytest.raises(DataError, match=message):
-        frames = module(rgbd).frames("train")
-        [frames[i] for i in range(len(frames))]
+        read_all(rgbd)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from datamodules.batch import DataError
 from datamodules.raycast import Paint, Scene, camera_rays, cast, occluded
 from datamodules.scenes import ROOM_CAMERA, STREET_CAMERA, CameraRange, build
 from datamodules.synthetic import SyntheticFrames
@@ -122,6 +123,6 @@ def test_build__floor_lies_at_camera_height():
 
 
 def test_camera_range__impossible_field_of_view_is_refused():
-    with pytest.raises(ValueError, match="fov_deg"):
+    with pytest.raises(DataError, match="fov_deg"):
         CameraRange((170, 190), (1, 2), (0, 0), (0, 0), (1, 1), (0, 0))
     assert ROOM_CAMERA.fov_deg[1] < 180

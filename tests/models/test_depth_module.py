@@ -13,6 +13,7 @@ from models.networks.pretrained import save_network
 from models.record import CheckpointError, load_checkpoint, read_checkpoint
 
 SIZE = (28, 42)
+LAVA = Lava(rank=2)
 
 
 def data() -> SyntheticDataModule:
@@ -21,7 +22,7 @@ def data() -> SyntheticDataModule:
     )
 
 
-def module(weights, adapter=Lava(rank=2), **options) -> DepthAnythingModule:
+def module(weights, adapter=LAVA, **options) -> DepthAnythingModule:
     seed_everything(0, verbose=False)
     return DepthAnythingModule(
         80.0, SIZE, size="tiny", weights=str(weights), adapter=adapter, **options
@@ -55,7 +56,9 @@ def trainer(folder, *callbacks, epochs=3) -> Trainer:
 
 
 @pytest.mark.parametrize("killed_at", [4, 6], ids=["between epochs", "within an epoch"])
-def test_resume__ends_bit_equal_to_an_uninterrupted_run(tmp_path, tiny_weights, killed_at):
+def test_resume__ends_bit_equal_to_an_uninterrupted_run(
+    tmp_path, tiny_weights, killed_at
+):
     whole = module(tiny_weights)
     run = trainer(tmp_path / "whole")
     run.fit(whole, data())
@@ -86,7 +89,9 @@ def test_checkpoint__holds_what_was_trained_and_nothing_else(tmp_path, tiny_weig
 
 
 def test_checkpoint__of_another_base_is_refused(tmp_path, tiny_weights):
-    save_network(DepthNetwork(NetworkSpec("tiny", "v2", "metric", 10.0)), tmp_path / "other")
+    save_network(
+        DepthNetwork(NetworkSpec("tiny", "v2", "metric", 10.0)), tmp_path / "other"
+    )
     trainer(tmp_path, epochs=1).fit(module(tiny_weights), data())
     with pytest.raises(CheckpointError, match="give the same base"):
         trainer(tmp_path).fit(
@@ -136,12 +141,15 @@ def test_all_invalid_truth__step_is_finite(tiny_weights):
     learner.log = lambda *_, **__: None
     learner.training_step(batch, 0).backward()
     gradients = [p.grad for p in learner.parameters() if p.grad is not None]
-    assert gradients and all(g.isfinite().all() for g in gradients)
+    assert gradients
+    assert all(g.isfinite().all() for g in gradients)
 
 
 def test_dinov2__trains_head_and_adapter_and_reloads(tmp_path, tiny_weights):
     seed_everything(0, verbose=False)
-    learner = DINOv2Module(80.0, SIZE, size="tiny", weights=str(tiny_weights), adapter=LoRA(rank=2))
+    learner = DINOv2Module(
+        80.0, SIZE, size="tiny", weights=str(tiny_weights), adapter=LoRA(rank=2)
+    )
     head = [n for n, p in learner.network.named_parameters() if p.requires_grad]
     assert any(n.startswith("depth_head.projects") for n in head)
     assert not any("refinenet4.resConfUnit1" in n for n in head)
@@ -162,4 +170,7 @@ def test_optimiser__adapter_and_head_have_their_own_rates(tmp_path, tiny_weights
         "head": 1e-4,
         "flat": 1e-4,
     }
-    assert (groups["adapter"]["weight_decay"], groups["head"]["weight_decay"]) == (0, 0.01)
+    assert (groups["adapter"]["weight_decay"], groups["head"]["weight_decay"]) == (
+        0,
+        0.01,
+    )

@@ -48,7 +48,8 @@ def test_silog__what_is_not_valid_has_no_influence():
     loss = silog(depth, dirty, valid, 0.85)
     loss.backward()
     assert torch.equal(loss, clean)
-    assert depth.grad.isfinite().all() and not depth.grad[~valid].any()
+    assert depth.grad.isfinite().all()
+    assert not depth.grad[~valid].any()
 
 
 def test_silog__half_precision_input_is_computed_in_float32():

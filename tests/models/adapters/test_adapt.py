@@ -168,7 +168,8 @@ def test_orthogonality__paper_regularises_only_the_out_factor_of_convolutions():
     perturb(network)
     orthogonality(network, config).backward()
     a = network[0].adapter
-    assert a.up.grad is not None and a.down.grad is None
+    assert a.up.grad is not None
+    assert a.down.grad is None
 
 
 def test_orthogonality__none_is_no_penalty():
