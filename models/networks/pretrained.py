@@ -131,7 +131,7 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def official_keys(state: StateDict) -> StateDict:
-    """Rename `transformers` and timm keys to the official ones, if they are such."""
+    """Rename `transformers` keys to the official ones, if they are such."""
     if any(key.startswith("backbone.") for key in state):
         from models.networks.transformers_keys import from_transformers
 

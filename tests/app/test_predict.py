@@ -45,7 +45,11 @@ def photographs(tmp_path) -> Path:
     root = tmp_path / "photographs"
     (root / "sub dir").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for name, size in (("a.jpg", (40, 56)), ("a.png", (33, 47)), ("sub dir/b.png", (60, 30))):
+    for name, size in (
+        ("a.jpg", (40, 56)),
+        ("a.png", (33, 47)),
+        ("sub dir/b.png", (60, 30)),
+    ):
         cv2.imwrite(str(root / name), rng.integers(0, 255, (*size, 3), dtype=np.uint8))
     (root / "notes.txt").write_text("no picture")
     return root
@@ -110,7 +114,9 @@ def test_export__merged_folder_predicts_the_same(ckpt, tmp_path):
         tmp_path / "merged", size="tiny", version="v2", kind="metric", max_depth=80.0
     )
     x = torch.randn(1, 3, *SIZE)
-    torch.testing.assert_close(merged.eval()(x), network.eval()(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        merged.eval()(x), network.eval()(x), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
