@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from datamodules.batch import DepthBatch
 from datamodules.protocols import Protocol
 from models.adapters import is_never_trained, orthogonality
+from models.adapters.state import check_tensors, check_version
 from models.losses import silog
 from models.metrics import DepthMetrics, per_image
 from models.networks import DepthNetwork
@@ -22,7 +23,6 @@ from models.record import (
     KEY,
     CheckpointError,
     Record,
-    check_tensors,
     network_tensors,
     saved_names,
 )
@@ -183,6 +183,7 @@ class DepthModule(LightningModule):
             raise CheckpointError(
                 "the checkpoint was not written by this project's training"
             )
+        check_version(checkpoint[KEY], "the checkpoint")
         record = Record.from_dict(checkpoint[KEY])
         record.check_base(self.record.base_sha256)
         if record.network != self.record.network:

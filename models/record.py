@@ -1,7 +1,7 @@
 """What a file of trained tensors has to say about itself to be worth anything."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from models.adapters import AdapterConfig, Lava, LoRA, adapt
+from models.adapters import AdapterConfig, AdapterError, adapt
+from models.adapters.state import (
+    FORMAT_VERSION,
+    adapter_names,
+    check_version,
+    config_of,
+    describe,
+    load_tensors,
+    read_files,
+    save_files,
+)
 from models.networks import DepthNetwork, NetworkError, NetworkSpec
 from models.networks.pretrained import (
     fingerprint,
@@ -20,8 +30,8 @@ from models.networks.pretrained import (
 from models.networks.sources import locate
 
 KEY = "lava_depth"
-FORMAT_VERSION = 1
-METHODS: dict[str, type[AdapterConfig]] = {kind.__name__: kind for kind in (Lava, LoRA)}
+LAST_CONV = "depth_head.scratch.output_conv2.2."
+"""Its start may be new (`DepthNetwork.start_at_depth`), so it is always saved."""
 
 
 class CheckpointError(Exception):
@@ -74,31 +84,19 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, so that files load without unpickling classes."""
-        adapter = None
-        if self.adapter is not None:
-            adapter = {
-                "method": type(self.adapter).__name__,
-                "options": _plain(dataclasses.asdict(self.adapter)),
-            }
         return {
             "format_version": FORMAT_VERSION,
             "network": dataclasses.asdict(self.network),
             "image_size": list(self.image_size),
             "base": dataclasses.asdict(self.base),
             "base_sha256": self.base_sha256,
-            "adapter": adapter,
+            "adapter": None if self.adapter is None else describe(self.adapter),
             "scores": self.scores,
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Record":
         """The inverse of `to_dict`."""
-        version = content["format_version"]
-        if version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"its format version is {version}, this program knows up to "
-                f"{FORMAT_VERSION}; update the program"
-            )
         adapter = content["adapter"]
         rows, cols = content["image_size"]
         return cls(
@@ -106,9 +104,7 @@ class Record:
             (rows, cols),
             Base(**content["base"]),
             content["base_sha256"],
-            None
-            if adapter is None
-            else METHODS[adapter["method"]](**adapter["options"]),
+            None if adapter is None else config_of(adapter),
             content.get("scores", {}),
         )
 
@@ -128,8 +124,7 @@ class Record:
             network = self.base.load(self.network)
             self.check_base(self.base.fingerprint(network))
             adapt(network, self.adapter)
-        check_tensors(network, saved_names(network, self), tensors)
-        network.load_state_dict(tensors, strict=False)
+        load_tensors(network, saved_names(network, self), tensors)
         return network
 
     def check_base(self, sha256: str) -> None:
@@ -150,36 +145,11 @@ def saved_names(network: DepthNetwork, record: Record) -> list[str]:
 
     Those are the trained tensors and the parts that were new when training began.
     """
-    trained = {name for name, p in network.named_parameters() if p.requires_grad}
-    if record.base.part == "encoder":
-        trained |= {n for n in network.state_dict() if n.startswith("depth_head.")}
+    state = list(network.state_dict())
     if record.adapter is None:
-        trained = set(network.state_dict())
-    last = "depth_head.scratch.output_conv2.2."
-    trained |= {last + "weight", last + "bias"}
-    return [name for name in network.state_dict() if name in trained]
-
-
-def check_tensors(
-    network: DepthNetwork, names: Iterable[str], tensors: Mapping[str, Tensor]
-) -> None:
-    """Refuse missing, unexpected and misshapen tensors before any is loaded."""
-    expected = {name: network.state_dict()[name].shape for name in names}
-    missing = sorted(expected.keys() - tensors.keys())
-    unexpected = sorted(tensors.keys() - expected.keys())
-    misshapen = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(shape)}"
-        for name, shape in expected.items()
-        if name in tensors and tensors[name].shape != shape
-    ]
-    problems = (("missing", missing), ("unexpected", unexpected), ("shape", misshapen))
-    found = [f"{what} {', '.join(names[:3])}" for what, names in problems if names]
-    if found:
-        counts = len(missing) + len(unexpected) + len(misshapen)
-        raise CheckpointError(
-            f"{counts} of its tensors do not fit this configuration: "
-            f"{'; '.join(found)}; use the configuration it was trained with"
-        )
+        return state
+    new = "depth_head." if record.base.part == "encoder" else LAST_CONV
+    return adapter_names(network, (name for name in state if name.startswith(new)))
 
 
 def read_checkpoint(path: Path) -> tuple[Record, dict[str, Tensor]]:
@@ -203,19 +173,35 @@ def read_checkpoint(path: Path) -> tuple[Record, dict[str, Tensor]]:
             f"{path} was not written by this project's training; give a .ckpt from a "
             "run's checkpoints folder"
         )
-    try:
-        record = Record.from_dict(content[KEY])
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    check_version(content[KEY], str(path))
+    record = Record.from_dict(content[KEY])
     return record, network_tensors(content["state_dict"])
 
 
 def load_checkpoint(path: Path) -> tuple[DepthNetwork, Record]:
     """A trained network, adapters in place, from its checkpoint and its base."""
     record, tensors = read_checkpoint(path)
+    return _restored(record, tensors, path), record
+
+
+def save_adapter(network: DepthNetwork, record: Record, folder: Path) -> None:
+    """Write a trained network as an adapter folder: what its base does not have."""
+    state = network.state_dict()
+    names = saved_names(network, record)
+    save_files(folder, record.to_dict(), {name: state[name] for name in names})
+
+
+def load_adapter(folder: Path) -> tuple[DepthNetwork, Record]:
+    """A trained network, adapters in place, from an adapter folder and its base."""
+    description, tensors = read_files(folder)
+    record = Record.from_dict(description)
+    return _restored(record, tensors, folder), record
+
+
+def _restored(record: Record, tensors: dict[str, Tensor], path: Path) -> DepthNetwork:
     try:
-        return record.restore(tensors), record
-    except (CheckpointError, NetworkError) as error:
+        return record.restore(tensors)
+    except (CheckpointError, NetworkError, AdapterError) as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
@@ -227,7 +213,3 @@ def network_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in state.items()
         if name.startswith(prefix)
     }
-
-
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}

@@ -1,24 +1,38 @@
 """Parameter-efficient adapters in plain torch; importable without the rest."""
 
 from models.adapters.base import AdapterConfig, AdapterError
+from models.adapters.dora import DoRA
 from models.adapters.inject import (
+    Merged,
     adapt,
     adapted_layers,
+    adapters,
+    disabled,
     is_never_trained,
     merge,
-    orthogonality,
+    unmerge,
 )
 from models.adapters.lava import Lava
 from models.adapters.lora import LoRA
+from models.adapters.penalty import orthogonality
+from models.adapters.svdiff import SVDiff
+from models.adapters.tucker import Tucker
 
 __all__ = [
     "AdapterConfig",
     "AdapterError",
+    "DoRA",
     "Lava",
     "LoRA",
+    "Merged",
+    "SVDiff",
+    "Tucker",
     "adapt",
     "adapted_layers",
+    "adapters",
+    "disabled",
     "is_never_trained",
     "merge",
     "orthogonality",
+    "unmerge",
 ]

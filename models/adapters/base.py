@@ -9,12 +9,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Self, get_args
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 Orthogonal = Literal["both", "paper", "offdiag", "none"]
+Chunks = Literal["qkv", "qk", "qv", "kv", "q", "k", "v"]
 
 
 class AdapterError(Exception):
@@ -26,13 +27,23 @@ class WeightShape:
     """The stored shape of a weight and the meaning of its axes."""
 
     stored: tuple[int, ...]
-    """Linear (out, in); convolution (out, in / groups, *kernel)."""
+    """Linear (out, in); convolution (out, in / groups, *kernel); transposed one
+    (in, out / groups, *kernel); embedding (entries, dim)."""
     out_axis: int = 0
     in_axis: int = 1
+    groups: int = 1
+    chunks: Chunks = "qkv"
+    """Which thirds of a fused query-key-value projection have an increment."""
+
+    @property
+    def out_full(self) -> int:
+        """Size of the output axis as it is stored."""
+        return self.stored[self.out_axis]
 
     @property
     def out_size(self) -> int:
-        return self.stored[self.out_axis]
+        """Outputs that have an increment: all, or those of the chosen chunks."""
+        return self.out_full * len(self.chunks) // 3
 
     @property
     def in_size(self) -> int:
@@ -47,13 +58,30 @@ class WeightShape:
 
     @property
     def max_rank(self) -> int:
-        """Rank of the weight as a matrix out x (in . kernel): more adds nothing."""
+        """Rank of the increment as a matrix out x (in . kernel): more adds nothing."""
         return min(self.out_size, self.in_size * math.prod(self.kernel))
 
     def from_matrix(self, matrix: Tensor) -> Tensor:
         """Bring (out, in, *kernel), flattened or not, into the stored shape."""
-        full = matrix.reshape(self.out_size, self.in_size, *self.kernel)
+        full = matrix.reshape(self.out_full, self.in_size, *self.kernel)
         return full.movedim((0, 1), (self.out_axis, self.in_axis))
+
+    def to_matrix(self, weight: Tensor) -> Tensor:
+        """The inverse of `from_matrix`: (out, in . kernel)."""
+        return weight.movedim((self.out_axis, self.in_axis), (0, 1)).flatten(1)
+
+    def all_rows(self, chosen: Tensor, fill: float = 0.0) -> Tensor:
+        """Rows (out, ...) from those of the chosen chunks; the others are `fill`."""
+        if self.chunks == "qkv":
+            return chosen
+        pieces = iter(chosen.chunk(len(self.chunks)))
+        third = (self.out_full // 3, *chosen.shape[1:])
+        return torch.cat(
+            [
+                next(pieces) if name in self.chunks else chosen.new_full(third, fill)
+                for name in "qkv"
+            ]
+        )
 
 
 class Bottleneck(NamedTuple):
@@ -66,26 +94,50 @@ class Bottleneck(NamedTuple):
     scale: float
 
 
-class Adapter(nn.Module, ABC):
+class Adapter(nn.Module):
     """Trainable tensors beside one frozen weight."""
 
-    def __init__(self, shape: WeightShape, scale: float) -> None:
+    def __init__(self, shape: WeightShape) -> None:
         super().__init__()
         self.shape = shape
-        self.scale = scale
+        self.enabled = True
+        """False: the layer computes as its base (`disabled`)."""
 
-    @abstractmethod
-    def bottleneck(self) -> Bottleneck:
-        """The increment as a product of two thin tensors."""
-
-    @abstractmethod
-    def orthogonal_factors(self, mode: Orthogonal) -> list[Tensor]:
-        """Matrices (dim, r) whose columns the penalty `mode` keeps orthonormal."""
+    def bottleneck(self) -> Bottleneck | None:
+        """The increment as a product of two thin tensors; None if it is not thin."""
+        return None
 
     def delta(self) -> Tensor:
-        """The increment dW itself, in the stored shape of the weight."""
-        down, up, scale = self.bottleneck()
-        return self.shape.from_matrix(scale * (up @ down.flatten(1)))
+        """The increment dW in the stored shape of the weight."""
+        thin = self.bottleneck()
+        assert thin is not None, "a method without a bottleneck defines delta"
+        with full_precision(thin.up):
+            matrix = thin.scale * (thin.up @ thin.down.flatten(1))
+        return self.shape.from_matrix(matrix)
+
+    def gain(self, weight: Tensor) -> Tensor | None:
+        """Factor (out,) on each output of the adapted weight; None for 1."""
+        return None
+
+    def weight(self, weight: Tensor) -> Tensor:
+        """The adapted weight, in the stored shape: what merging writes."""
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        adapted = weight.to(wide) + self.delta().to(wide)
+        gain = self.gain(weight)
+        if gain is None:
+            return adapted
+        axes = [1] * weight.ndim
+        axes[self.shape.out_axis] = -1
+        return adapted * gain.to(wide).view(axes)
+
+    def orthogonal_factors(self, mode: Orthogonal) -> list[Tensor]:
+        """Matrices (dim, r) whose columns the penalty `mode` keeps orthonormal."""
+        return []
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A block without autocast: adapters' own arithmetic is small and wants float32."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def check_patterns(name: str, patterns: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -117,9 +169,12 @@ class AdapterConfig(ABC):
     """Layers to adapt; null takes the network's own `adapter_targets`."""
     train_fully: Sequence[str] | None = None
     """Layers trained in full beside them; null takes `fully_trained`, [] none."""
+    parameters: Sequence[str] = ()
+    """Bare parameters to adapt, by their own dotted names, such as an `in_proj_weight`
+    that no layer of its own holds."""
 
     def __post_init__(self) -> None:
-        for name in ("targets", "train_fully"):
+        for name in ("targets", "train_fully", "parameters"):
             patterns = check_patterns(name, getattr(self, name))
             object.__setattr__(self, name, patterns)
 
@@ -133,9 +188,30 @@ class AdapterConfig(ABC):
             train_fully=train_fully if self.train_fully is None else self.train_fully,
         )
 
+    def for_layer(self, name: str) -> Self:
+        """The options that hold for one layer."""
+        return self
+
+    def patterns(self) -> tuple[str, ...]:
+        """Patterns of per-layer options, each of which must match a target."""
+        return ()
+
+    @property
+    def dropout_p(self) -> float:
+        """Probability of dropping an input of the increment in training."""
+        return 0.0
+
+    def chunks_of(self, name: str) -> Chunks:
+        """Which thirds of a layer's outputs are adapted."""
+        return "qkv"
+
     @abstractmethod
-    def build(self, shape: WeightShape) -> Adapter:
+    def build(self, shape: WeightShape, weight: Tensor) -> Adapter:
         """Make the adapter of one weight.
+
+        Args:
+            shape: What the axes of the weight mean.
+            weight: The frozen base weight, read by methods that start from it.
 
         Raises:
             AdapterError: If the options do not fit this weight.
@@ -144,64 +220,3 @@ class AdapterConfig(ABC):
     @abstractmethod
     def count(self, shape: WeightShape) -> int:
         """How many trainable numbers `build` will make."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LowRankConfig(AdapterConfig):
-    """Options of the methods whose increment has a rank."""
-
-    rank: int = 8
-    """Number of rank-1 terms, at least 1."""
-    alpha: float | None = None
-    """The increment is scaled by alpha / rank; null means alpha = rank."""
-    orthogonal: Orthogonal = "none"
-    """Which factors the penalty keeps orthonormal. `both`: out and in factors;
-    `paper`: only the out factor of convolutions; `offdiag`: both, but only the angles
-    between columns, not their lengths; `none`: no penalty."""
-    orthogonal_weight: float = 0.1
-    """Factor of the penalty in the loss."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rank < 1:
-            raise AdapterError(f"rank {self.rank} must be at least 1")
-        if self.alpha is not None and not (
-            math.isfinite(self.alpha) and self.alpha > 0
-        ):
-            raise AdapterError(f"alpha {self.alpha} must be a number above 0")
-        if self.orthogonal not in get_args(Orthogonal):
-            raise AdapterError(
-                f"orthogonal {self.orthogonal!r} is not known; "
-                f"use one of {', '.join(get_args(Orthogonal))}"
-            )
-        if not (math.isfinite(self.orthogonal_weight) and self.orthogonal_weight >= 0):
-            raise AdapterError(
-                f"orthogonal_weight {self.orthogonal_weight} must be 0 or more"
-            )
-
-    @property
-    def scale(self) -> float:
-        """S = alpha / rank (Hu et al., LoRA, 2021, section 4.1)."""
-        return 1.0 if self.alpha is None else self.alpha / self.rank
-
-    def check_rank(self, shape: WeightShape) -> None:
-        """Refuse a rank that the weight cannot have."""
-        if self.rank > shape.max_rank:
-            raise AdapterError(
-                f"rank {self.rank} is larger than {shape.max_rank}, the full rank of "
-                f"a weight {tuple(shape.stored)}; lower the rank, or leave this layer "
-                "out of targets"
-            )
-
-
-def orthonormal_columns(rows: int, cols: int) -> Tensor:
-    """A random (rows, cols) matrix with orthonormal columns; Gaussian if cols > rows.
-
-    More columns than rows cannot be orthonormal; their squared length is then 1 in
-    expectation.
-    """
-    gaussian = torch.randn(rows, cols)
-    if cols > rows:
-        return gaussian / math.sqrt(rows)
-    basis: Tensor = torch.linalg.qr(gaussian).Q
-    return basis

@@ -1,13 +1,23 @@
-"""Put adapters into a network and fold them in again."""
+"""Put adapters into a network, switch them off, fold them in, take that back."""
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.utils import parametrize
 
-from models.adapters.base import AdapterConfig, AdapterError, LowRankConfig
-from models.adapters.layers import ADAPTED, AdaptedLayer, attach, detach
+from models.adapters.base import Adapter, AdapterConfig, AdapterError
+from models.adapters.layers import (
+    ADAPTED,
+    AdaptedLayer,
+    AdaptedParameter,
+    attach,
+    attach_parameter,
+    detach,
+)
 
 
 def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
@@ -18,20 +28,22 @@ def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
     parameters that its `forward` does not read.
 
     Args:
-        network: Any module; only `Linear` and `Conv2d` layers can be targets.
+        network: Any module; `ADAPTED` lists the layers that can be targets.
         config: The method and its options.
 
     Returns:
-        The names of the adapted layers.
+        The names of the adapted layers and parameters.
 
     Raises:
         AdapterError: If the network has adapters already, a pattern matches nothing,
             or the options do not fit a layer. The network is unchanged then.
     """
-    if any(True for _ in adapted_layers(network)):
+    if any(True for _ in adapters(network)):
         raise AdapterError("the network has adapters already; merge them first")
-    targets = config.targets or getattr(network, "adapter_targets", None)
-    if not targets:
+    targets = config.targets
+    if targets is None and not config.parameters:
+        targets = getattr(network, "adapter_targets", None)
+    if not targets and not config.parameters:
         raise AdapterError(
             f"targets is not given and {type(network).__name__} suggests none; give a "
             "list of regular expressions over module names"
@@ -40,8 +52,18 @@ def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
     if train_fully is None:
         train_fully = getattr(network, "fully_trained", ())
 
-    names = _matching(network, targets, "targets", tuple(ADAPTED))
-    whole = _matching(network, train_fully, "train_fully", (nn.Module,))
+    modules = dict(network.named_modules())
+    usable = [name for name in modules if name and not is_never_trained(network, name)]
+    layers = [name for name in usable if type(modules[name]) in ADAPTED]
+    bare = [
+        name
+        for name, _ in network.named_parameters()
+        if name.rpartition(".")[0] not in layers and not is_never_trained(network, name)
+    ]
+    names = _matching(layers, targets or (), "targets")
+    parameters = _matching(bare, config.parameters, "parameters")
+    whole = _matching(usable, train_fully, "train_fully")
+    _matching([*names, *parameters], config.patterns(), "rank_pattern or alpha_pattern")
     for name in names:
         inside = [outer for outer in whole if f"{name}.".startswith(f"{outer}.")]
         if inside:
@@ -49,26 +71,26 @@ def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
                 f"{name} is in targets and, with {inside[0]}, in train_fully; a layer "
                 "is adapted or trained in full, not both"
             )
-    layers = dict(network.named_modules())
-    done: list[str] = []
+    for name in names:
+        _refuse_bypass(name, modules)
     try:
         for name in names:
-            attach(name, layers[name], config)
-            done.append(name)
+            attach(name, modules[name], config)
+        for name in parameters:
+            attach_parameter(name, modules[name.rpartition(".")[0]], config)
     except AdapterError:
-        for name in done:
-            detach(layers[name])
+        remove(network)
         raise
 
     network.requires_grad_(False)
-    for name in names:
-        layers[name].get_submodule("adapter").requires_grad_(True)
+    for _, adapter in adapters(network):
+        adapter.requires_grad_(True)
     for name in whole:
-        layers[name].requires_grad_(True)
+        modules[name].requires_grad_(True)
     for name, parameter in network.named_parameters():
         if is_never_trained(network, name):
             parameter.requires_grad_(False)
-    return tuple(names)
+    return (*names, *parameters)
 
 
 def is_never_trained(network: nn.Module, name: str) -> bool:
@@ -77,17 +99,80 @@ def is_never_trained(network: nn.Module, name: str) -> bool:
     return any(re.search(pattern, name) for pattern in patterns)
 
 
+@dataclass(frozen=True)
+class Merged:
+    """What merging replaced, to take it back; drop it to free the memory."""
+
+    bases: dict[str, tuple[nn.Parameter, Adapter, float]]
+    """Layer name to its base weight, its adapter and its dropout."""
+    rounding: float
+    """Largest |stored - exact| / |dW| (Frobenius) that the weights' dtype cost."""
+
+
 @torch.no_grad()
-def merge(network: nn.Module) -> None:
+def merge(network: nn.Module) -> Merged:
     """Fold every adapter into its weight, in place; plain layers remain.
 
     The sum is formed in float32, or in the weight's own dtype if that is wider, and
-    rounded to it once.
+    rounded to it once. In bfloat16 an increment of 1e-3 of the weight's size is lost
+    by 80 %: `rounding` says by how much here.
+
+    Returns:
+        The pristine base weights and the adapters, for `unmerge`.
     """
-    for _, layer in list(adapted_layers(network)):
-        wide = torch.promote_types(layer.weight.dtype, torch.float32)
-        layer.weight.copy_(layer.weight.to(wide) + layer.adapter.delta().to(wide))
+    bases: dict[str, tuple[nn.Parameter, Adapter, float]] = {}
+    rounding = 0.0
+    for name, layer in list(adapted_layers(network)):
+        base, adapter = layer.get_parameter("weight"), layer.adapter
+        exact = adapter.weight(base)
+        stored = exact.to(base.dtype)
+        change = (exact - base).norm()
+        if change > 0:
+            lost = (stored.to(exact.dtype) - exact).norm() / change
+            rounding = max(rounding, lost.item())
+        bases[name] = (base, adapter, layer.dropout_p)
         detach(layer)
+        layer.weight = nn.Parameter(stored, requires_grad=base.requires_grad)
+    for module in list(network.modules()):
+        for name in _parametrized(module):
+            parametrize.remove_parametrizations(module, name)
+    return Merged(bases, rounding)
+
+
+def unmerge(network: nn.Module, merged: Merged) -> None:
+    """Undo `merge`: the very base weights and adapters are put back, bit by bit.
+
+    Bare parameters stay merged.
+    """
+    for name, (base, adapter, dropout_p) in merged.bases.items():
+        layer = network.get_submodule(name)
+        layer.weight = base
+        layer.add_module("adapter", adapter)
+        layer.__class__ = ADAPTED[type(layer)]
+        assert isinstance(layer, AdaptedLayer)
+        layer.dropout_p = dropout_p
+
+
+def remove(network: nn.Module) -> None:
+    """Take every adapter off without merging it, in place."""
+    for _, layer in list(adapted_layers(network)):
+        detach(layer)
+    for module in list(network.modules()):
+        for name in _parametrized(module):
+            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+
+
+@contextmanager
+def disabled(network: nn.Module) -> Iterator[None]:
+    """Within the block the network computes as its base."""
+    before = [(adapter, adapter.enabled) for _, adapter in adapters(network)]
+    try:
+        for adapter, _ in before:
+            adapter.enabled = False
+        yield
+    finally:
+        for adapter, enabled in before:
+            adapter.enabled = enabled
 
 
 def adapted_layers(network: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
@@ -97,51 +182,39 @@ def adapted_layers(network: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
             yield name, module
 
 
-def orthogonality(network: nn.Module, config: AdapterConfig) -> Tensor | None:
-    """The penalty on non-orthogonal factors; None where the config asks for none.
-
-    Mean over layers of (|U^T U - I|^2 + |V^T V - I|^2) / 2, squared Frobenius norms in
-    float32, times the config's weight. The squared form: the norm itself has a
-    gradient of size 1 at the optimum. Factors of one shape are stacked, so the cost
-    is a few batched products however many layers there are.
-    """
-    if not isinstance(config, LowRankConfig) or config.orthogonal == "none":
-        return None
-    mode, weight = config.orthogonal, config.orthogonal_weight
-    groups: dict[torch.Size, list[Tensor]] = {}
-    layers = 0
-    for _, layer in adapted_layers(network):
-        layers += 1
-        for factor in layer.adapter.orthogonal_factors(mode):
-            # More columns than rows can never be orthonormal.
-            if factor.shape[1] <= factor.shape[0]:
-                groups.setdefault(factor.shape, []).append(factor)
-    total: Tensor | None = None
-    for factors in groups.values():
-        stacked = torch.stack(factors).float()
-        with torch.autocast(stacked.device.type, enabled=False):
-            gram = stacked.mT @ stacked
-        if mode == "offdiag":
-            defect = gram - torch.diag_embed(gram.diagonal(dim1=1, dim2=2))
-        else:
-            defect = gram - torch.eye(gram.shape[-1], device=gram.device)
-        part = defect.square().sum()
-        total = part if total is None else total + part
-    return None if total is None else total * (weight / (2 * layers))
+def adapters(network: nn.Module) -> Iterator[tuple[str, Adapter]]:
+    """Names and adapters, those of bare parameters included."""
+    for name, module in network.named_modules():
+        if isinstance(module, Adapter):
+            yield name, module
 
 
-def _matching(
-    network: nn.Module,
-    patterns: Sequence[str],
-    option: str,
-    kinds: tuple[type[nn.Module], ...],
-) -> list[str]:
-    """Names of the modules of some kind that match, in the network's own order."""
-    names = [
+def _refuse_bypass(name: str, modules: dict[str, nn.Module]) -> None:
+    """Refuse a layer whose owner reads its weight in place of calling it."""
+    owner = modules[name.rpartition(".")[0]]
+    if isinstance(owner, nn.MultiheadAttention | nn.TransformerEncoderLayer):
+        raise AdapterError(
+            f"{name} belongs to a {type(owner).__name__}, whose fused kernels read its "
+            "weight without calling it, so an adapter on it would be ignored; adapt "
+            "the weight itself with parameters"
+        )
+
+
+def _parametrized(module: nn.Module) -> list[str]:
+    """Names of a module's parameters that have an adapter."""
+    if not parametrize.is_parametrized(module):
+        return []
+    lists = module.parametrizations
+    assert isinstance(lists, nn.ModuleDict)
+    return [
         name
-        for name, module in network.named_modules()
-        if name and isinstance(module, kinds) and not is_never_trained(network, name)
+        for name, steps in lists.items()
+        if any(isinstance(step, AdaptedParameter) for step in steps.children())
     ]
+
+
+def _matching(names: list[str], patterns: Sequence[str], option: str) -> list[str]:
+    """Those of the names that a pattern matches, in the network's own order."""
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             examples = ", ".join(names[:3])
@@ -149,6 +222,4 @@ def _matching(
                 f"{option}: {pattern!r} matches none of the {len(names)} layers that "
                 f"it could; their names are like {examples}"
             )
-    return [
-        name for name in names if any(re.search(pattern, name) for pattern in patterns)
-    ]
+    return [name for name in names if any(re.search(p, name) for p in patterns)]

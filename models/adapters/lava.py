@@ -1,19 +1,12 @@
 """LAVA: increments of matrices and kernels as sums of learnable rank-1 terms."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from models.adapters.base import (
-    Adapter,
-    Bottleneck,
-    LowRankConfig,
-    Orthogonal,
-    WeightShape,
-    orthonormal_columns,
-)
+from models.adapters.base import Adapter, Bottleneck, Orthogonal, WeightShape
+from models.adapters.low_rank import LowRankConfig, orthonormal_columns, regularised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +22,12 @@ class Lava(LowRankConfig):
 
     orthogonal: Orthogonal = "both"
 
-    def build(self, shape: WeightShape) -> "LavaAdapter":
+    def build(self, shape: WeightShape, weight: Tensor) -> "LavaAdapter":
         self.check_rank(shape)
         return LavaAdapter(shape, self.rank, self.scale)
 
     def count(self, shape: WeightShape) -> int:
-        """Rank x (sum of the axes' sizes, kernel axes of size 1 left out)."""
+        """rank x (sum of the axes' sizes, kernel axes of size 1 left out)."""
         kernel = sum(size for size in shape.kernel if size > 1)
         return self.rank * (shape.out_size + shape.in_size + kernel)
 
@@ -48,7 +41,8 @@ class LavaAdapter(Adapter):
     """
 
     def __init__(self, shape: WeightShape, rank: int, scale: float) -> None:
-        super().__init__(shape, scale)
+        super().__init__(shape)
+        self.scale = scale
         self.up = nn.Parameter(torch.zeros(shape.out_size, rank))
         basis = orthonormal_columns(shape.in_size, rank)
         self.down = nn.Parameter(basis.T.contiguous())
@@ -61,17 +55,10 @@ class LavaAdapter(Adapter):
     def bottleneck(self) -> Bottleneck:
         down: Tensor = self.down
         for factor in self.kernel:
-            down = down[..., None] * factor.view(
-                len(factor), *[1] * (down.ndim - 1), -1
-            )
+            broadcast = factor.view(len(factor), *[1] * (down.ndim - 1), -1)
+            down = down[..., None] * broadcast
         down = down.reshape(len(down), self.shape.in_size, *self.shape.kernel)
-        return Bottleneck(down, self.up, self.scale)
+        return Bottleneck(down, self.shape.all_rows(self.up), self.scale)
 
     def orthogonal_factors(self, mode: Orthogonal) -> list[Tensor]:
-        """Kernel factors never: with k < r their columns cannot be orthogonal."""
-        is_conv = math.prod(self.shape.kernel) > 1
-        if mode == "none":
-            return []
-        if mode == "paper" and is_conv:
-            return [self.up]
-        return [self.up, self.down.mT]
+        return regularised(mode, self.shape, self.up, self.down)

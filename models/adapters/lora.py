@@ -6,13 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.adapters.base import (
-    Adapter,
-    Bottleneck,
-    LowRankConfig,
-    Orthogonal,
-    WeightShape,
-)
+from models.adapters.base import Adapter, Bottleneck, Orthogonal, WeightShape
+from models.adapters.low_rank import LowRankConfig, regularised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +19,20 @@ class LoRA(LowRankConfig):
     out x (in . kernel).
     """
 
-    def build(self, shape: WeightShape) -> "LoRAAdapter":
+    rank_stabilised: bool = False
+    """s = alpha / sqrt(rank) (Kalajdzievski, rsLoRA, 2023, equation 4)."""
+
+    @property
+    def scale(self) -> float:
+        alpha = self.rank if self.alpha is None else self.alpha
+        return alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+    def build(self, shape: WeightShape, weight: Tensor) -> "LoRAAdapter":
         self.check_rank(shape)
         return LoRAAdapter(shape, self.rank, self.scale)
 
     def count(self, shape: WeightShape) -> int:
-        """Rank x (out + in . kernel)."""
+        """rank x (out + in . kernel)."""
         return self.rank * (shape.out_size + shape.in_size * math.prod(shape.kernel))
 
 
@@ -37,19 +40,15 @@ class LoRAAdapter(Adapter):
     """Factors `up` (out, r), zero, and `down` (r, in, *kernel), uniform as in PEFT."""
 
     def __init__(self, shape: WeightShape, rank: int, scale: float) -> None:
-        super().__init__(shape, scale)
+        super().__init__(shape)
+        self.scale = scale
         self.up = nn.Parameter(torch.zeros(shape.out_size, rank))
         self.down = nn.Parameter(torch.empty(rank, shape.in_size, *shape.kernel))
         # U(+-1/sqrt(fan_in)), the initialisation of loralib and PEFT.
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def bottleneck(self) -> Bottleneck:
-        return Bottleneck(self.down, self.up, self.scale)
+        return Bottleneck(self.down, self.shape.all_rows(self.up), self.scale)
 
     def orthogonal_factors(self, mode: Orthogonal) -> list[Tensor]:
-        is_conv = math.prod(self.shape.kernel) > 1
-        if mode == "none":
-            return []
-        if mode == "paper" and is_conv:
-            return [self.up]
-        return [self.up, self.down.flatten(1).mT]
+        return regularised(mode, self.shape, self.up, self.down)

@@ -1,16 +1,25 @@
 """Training end to end on a few tiny frames, without the command line."""
 
+import json
+
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import load_file, save_file
 
 from datamodules import SyntheticDataModule
 from models import DepthAnythingModule, DINOv2Module
-from models.adapters import Lava, LoRA
+from models.adapters import AdapterError, DoRA, Lava, LoRA, SVDiff, Tucker
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.pretrained import save_network
-from models.record import CheckpointError, load_checkpoint, read_checkpoint
+from models.record import (
+    CheckpointError,
+    load_adapter,
+    load_checkpoint,
+    read_checkpoint,
+    save_adapter,
+)
 
 SIZE = (28, 42)
 LAVA = Lava(rank=2)
@@ -102,7 +111,7 @@ def test_checkpoint__of_another_base_is_refused(tmp_path, tiny_weights):
 @pytest.mark.parametrize("other", [Lava(rank=3), LoRA(rank=2), None])
 def test_checkpoint__of_another_adapter_is_refused(tmp_path, tiny_weights, other):
     trainer(tmp_path, epochs=1).fit(module(tiny_weights), data())
-    with pytest.raises(CheckpointError, match="tensors do not fit this configuration"):
+    with pytest.raises(AdapterError, match="tensors do not fit this configuration"):
         trainer(tmp_path).fit(
             module(tiny_weights, other), data(), ckpt_path=tmp_path / "last.ckpt"
         )
@@ -174,3 +183,82 @@ def test_optimiser__adapter_and_head_have_their_own_rates(tmp_path, tiny_weights
         0,
         0.01,
     )
+
+
+@pytest.mark.parametrize("method", [Lava, LoRA, DoRA, Tucker, SVDiff])
+def test_adapter_folder__round_trip(tmp_path, tiny_weights, method):
+    learner = module(tiny_weights, method() if method is SVDiff else method(rank=2))
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    save_adapter(learner.network, learner.record, tmp_path / "a")
+    network, record = load_adapter(tmp_path / "a")
+    x = torch.randn(1, 3, *SIZE)
+    assert torch.equal(network.eval()(x), learner.network.eval()(x))
+    assert record == learner.record
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [
+        "adapter.json",
+        "adapter.safetensors",
+    ]
+
+
+def edit(folder, change):
+    path = folder / "adapter.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def drop_tensor(folder):
+    tensors = load_file(folder / "adapter.safetensors")
+    del tensors["pretrained.blocks.0.attn.qkv.adapter.up"]
+    save_file(tensors, folder / "adapter.safetensors")
+
+
+def add_tensor(folder):
+    tensors = load_file(folder / "adapter.safetensors")
+    save_file({**tensors, "extra": torch.zeros(1)}, folder / "adapter.safetensors")
+
+
+def cut(folder):
+    path = folder / "adapter.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+
+
+DAMAGES = {
+    "missing tensor": (drop_tensor, r"missing .*attn\.qkv\.adapter\.up"),
+    "unexpected tensor": (add_tensor, "unexpected extra"),
+    "wrong shape": (
+        lambda f: edit(f, lambda c: c["adapter"]["options"].update(rank=3)),
+        r"shape .*instead of",
+    ),
+    "another base": (
+        lambda f: edit(f, lambda c: c.update(base_sha256="0" * 64)),
+        "give the same base",
+    ),
+    "newer format": (
+        lambda f: edit(f, lambda c: c.update(format_version=99)),
+        "format version is 99",
+    ),
+    "unknown method": (
+        lambda f: edit(f, lambda c: c["adapter"].update(method="Magic")),
+        "'Magic' is not known",
+    ),
+    "unknown option": (
+        lambda f: edit(f, lambda c: c["adapter"]["options"].update(magic=1)),
+        "no option 'magic'",
+    ),
+    "cut off": (cut, "cannot be read"),
+    "no JSON": (lambda f: (f / "adapter.json").write_text("{"), "not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_adapter_folder__damage_is_named(tmp_path, tiny_weights, name):
+    learner = module(tiny_weights)
+    save_adapter(learner.network, learner.record, tmp_path)
+    damage, message = DAMAGES[name]
+    damage(tmp_path)
+    with pytest.raises((AdapterError, CheckpointError), match=message):
+        load_adapter(tmp_path)
