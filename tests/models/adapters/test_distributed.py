@@ -1,0 +1,81 @@
+"""Gradients of adapters under DDP and FSDP2: two processes equal one."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from models.adapters import DoRA, Lava, LoRA, Tucker, adapt, orthogonality
+
+METHODS = [Lava, LoRA, DoRA, Tucker]
+
+
+def network(method):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.Flatten(2),
+        nn.Linear(64, 16),
+        nn.Linear(16, 4),
+    )
+    config = method(rank=4, orthogonal="both", targets=["."], train_fully=[])
+    adapt(net, config)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.endswith((".up", ".core")):
+                parameter.normal_(0, 0.1)
+    return net, config
+
+
+def gradients(net, config, x) -> dict[str, torch.Tensor]:
+    plain = net.module if isinstance(net, DistributedDataParallel) else net
+    (net(x).square().mean() + orthogonality(plain, config)).backward()
+    found = {}
+    for name, parameter in plain.named_parameters():
+        if parameter.requires_grad:
+            grad = parameter.grad
+            whole = grad.full_tensor() if hasattr(grad, "full_tensor") else grad
+            found[name] = whole.detach().clone()
+    return found
+
+
+def batch() -> torch.Tensor:
+    return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def worker(rank: int, kind: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    for method in METHODS:
+        net, config = network(method)
+        if kind == "ddp":
+            net = DistributedDataParallel(net)
+        else:
+            mesh = dist.init_device_mesh("cpu", (2,))
+            for layer in (net[0], net[2], net[3]):
+                fully_shard(layer, mesh=mesh)
+            fully_shard(net, mesh=mesh)
+        found = gradients(net, config, batch()[2 * rank : 2 * rank + 2])
+        if rank == 0:
+            torch.save(found, Path(folder) / f"{method.__name__}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_gradients__two_processes_equal_one(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{os.getcwd()}:{Path(__file__).parent}")
+    mp.spawn(worker, (kind, str(tmp_path)), nprocs=2)
+    for method in METHODS:
+        expected = gradients(*network(method), batch())
+        found = torch.load(tmp_path / f"{method.__name__}.pt", weights_only=True)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
