@@ -5,6 +5,8 @@
 identity stay what they were.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -296,6 +298,6 @@ def _along(values: Tensor, weight: Tensor, axis: int) -> Tensor:
     return values.view(view)
 
 
-def _ints(numbers: object) -> tuple[int, ...]:
-    assert isinstance(numbers, tuple | list)
+def _ints(numbers: Any) -> tuple[int, ...]:
+    """What torch annotates as an int or a string here is a sequence when it is used."""
     return tuple(numbers)

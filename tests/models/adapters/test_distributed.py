@@ -1,6 +1,5 @@
 """Gradients of adapters under DDP and FSDP2: two processes equal one."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -71,7 +70,7 @@ def worker(rank: int, kind: str, folder: str) -> None:
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_gradients__two_processes_equal_one(kind, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", f"{os.getcwd()}:{Path(__file__).parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{Path.cwd()}:{Path(__file__).parent}")
     mp.spawn(worker, (kind, str(tmp_path)), nprocs=2)
     for method in METHODS:
         expected = gradients(*network(method), batch())
