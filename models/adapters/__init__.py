@@ -1,6 +1,7 @@
 """Parameter-efficient adapters in plain torch; importable without the rest."""
 
 from models.adapters.base import AdapterConfig, AdapterError
+from models.adapters.combine import increments, weighted
 from models.adapters.dora import DoRA
 from models.adapters.inject import (
     Merged,
@@ -31,8 +32,10 @@ __all__ = [
     "adapted_layers",
     "adapters",
     "disabled",
+    "increments",
     "is_never_trained",
     "merge",
     "orthogonality",
     "unmerge",
+    "weighted",
 ]
