@@ -181,11 +181,9 @@ class _Linear(torch.autograd.Function):
         else:
             thin = x @ down.mT
             y = F.linear(x, w, bias_ if gain is None else None)
-            y.addmm_(thin, up.mT)
+            y = _add_product(y, thin, up.mT)
             if gain is not None:
-                y.mul_(gain)
-                if bias_ is not None:
-                    y.add_(bias_)
+                y = _scale_and_shift(y, gain, bias_)
         ctx.hybrid = hybrid
         kept = None if gain is None else y
         ctx.save_for_backward(x, weight, bias, down, up, gain, thin, kept)
@@ -221,7 +219,7 @@ class _Linear(torch.autograd.Function):
         grad_down = grad_thin.mT @ x if to_down else None
         grad_gain = None
         if to_gain:
-            grad_gain = _gain_gradient(grad, y, bias, gain, axes=(0,))
+            grad_gain = _gain_gradient(grad, y, bias, gain)
         grad_bias = grad.sum(0) if to_bias else None
         return grad_x, None, grad_bias, grad_down, grad_up, grad_gain, None
 
@@ -250,11 +248,10 @@ class _Conv(torch.autograd.Function):
         else:
             thin = geometry(x, down, None)
             y = geometry(x, w, bias_ if gain is None else None)
-            _add_pointwise_(y, thin, up)
+            y = _add_pointwise(y, thin, up)
             if gain is not None:
-                y.mul_(_channels(gain, y))
-                if bias_ is not None:
-                    y.add_(_channels(bias_, y))
+                shift = None if bias_ is None else _channels(bias_, y)
+                y = _scale_and_shift(y, _channels(gain, y), shift)
         ctx.geometry, ctx.hybrid = geometry, hybrid
         kept = None if gain is None else y
         ctx.save_for_backward(x, weight, bias, down, up, gain, thin, kept)
@@ -288,24 +285,28 @@ class _Conv(torch.autograd.Function):
             grad_up = _pointwise_gradient(grad, thin)
             if gain is not None:
                 grad_up = grad_up * gain[:, None]
-        axes = (0, *range(2, grad.ndim))
         grad_gain = None
         if to_gain:
-            grad_gain = _gain_gradient(grad, y, bias, gain, axes)
-        grad_bias = grad.sum(axes) if to_bias else None
+            grad_gain = _gain_gradient(grad, y, bias, gain)
+        grad_bias = grad.flatten(2).sum((0, 2)) if to_bias else None
         return grad_x, None, grad_bias, grad_down, grad_up, grad_gain, None, None
 
 
 def _gain_gradient(
-    grad: Tensor, y: Tensor, bias: Tensor | None, gain: Tensor, axes: tuple[int, ...]
+    grad: Tensor, y: Tensor, bias: Tensor | None, gain: Tensor
 ) -> Tensor:
     """Gradient towards the gain, from the output itself: d y / d gain = (y - b) / gain.
 
     Zero where the gain is zero: the output no longer tells what it was multiplied with.
     """
-    total = (grad * y).sum(axes)
+    # vecdot, unlike a product and a sum, writes no third array of the output's size.
+    if grad.ndim == 2:
+        total, summed = torch.linalg.vecdot(grad, y, dim=0), grad.sum(0)
+    else:
+        total = torch.linalg.vecdot(grad.flatten(2), y.flatten(2)).sum(0)
+        summed = grad.flatten(2).sum((0, 2))
     if bias is not None:
-        total = total - bias.to(y.dtype) * grad.sum(axes)
+        total = total - bias.to(y.dtype) * summed
     return torch.where(gain == 0, 0, total / torch.where(gain == 0, 1, gain))
 
 
@@ -337,10 +338,31 @@ def _pointwise_gradient(grad: Tensor, x: Tensor) -> Tensor:
     return gradient.view(grad.shape[1], x.shape[1])
 
 
-def _add_pointwise_(y: Tensor, x: Tensor, matrix: Tensor) -> None:
-    """y += 1x1 convolution of x, in place where the memory layout lets it."""
+def _add_product(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """y + a b, in place outside a compiled graph.
+
+    Compilers find such places themselves, and dynamo of torch 2.11 loses a write into
+    a tensor that a custom function is about to return.
+    """
+    if torch.compiler.is_compiling():
+        return torch.addmm(y, a, b)
+    return y.addmm_(a, b)
+
+
+def _scale_and_shift(y: Tensor, gain: Tensor, shift: Tensor | None) -> Tensor:
+    """gain * y + shift, in place outside a compiled graph."""
+    if torch.compiler.is_compiling():
+        return y * gain if shift is None else y * gain + shift
+    y.mul_(gain)
+    return y if shift is None else y.add_(shift)
+
+
+def _add_pointwise(y: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
+    """y + 1x1 convolution of x, in place where the memory layout lets it."""
     last = y.movedim(1, -1)
-    if last.is_contiguous():
+    if torch.compiler.is_compiling():
+        y = y + _pointwise(x, matrix)
+    elif last.is_contiguous():
         rows = x.movedim(1, -1).reshape(-1, x.shape[1])
         last.view(-1, y.shape[1]).addmm_(rows, matrix.mT)
     elif y.is_contiguous():
@@ -348,6 +370,7 @@ def _add_pointwise_(y: Tensor, x: Tensor, matrix: Tensor) -> None:
         y.flatten(2).baddbmm_(batch, x.flatten(2))
     else:
         y.add_(_pointwise(x, matrix))
+    return y
 
 
 def _channels(values: Tensor, y: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Self, TypeVar, get_args
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from models.adapters.base import (
     AdapterConfig,
@@ -117,8 +118,13 @@ def regularised(
     if mode == "none":
         return []
     if mode == "paper" and math.prod(shape.kernel) > 1:
-        return [up]
-    return [up, down.flatten(1).mT]
+        return [_whole(up)]
+    return [_whole(up), _whole(down).flatten(1).mT]
+
+
+def _whole(factor: Tensor) -> Tensor:
+    """A factor that FSDP2 has sharded, gathered: it is small."""
+    return factor.full_tensor() if isinstance(factor, DTensor) else factor
 
 
 def orthonormal_columns(rows: int, cols: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from models.adapters.base import AdapterConfig
 from models.adapters.inject import adapters
@@ -27,7 +26,7 @@ def orthogonality(network: nn.Module, config: AdapterConfig) -> Tensor | None:
         for factor in adapter.orthogonal_factors(mode):
             # More columns than rows can never be orthonormal.
             if factor.shape[1] <= factor.shape[0]:
-                groups.setdefault(factor.shape, []).append(_whole(factor))
+                groups.setdefault(factor.shape, []).append(factor)
     total: Tensor | None = None
     for factors in groups.values():
         stacked = torch.stack(factors).float()
@@ -40,8 +39,3 @@ def orthogonality(network: nn.Module, config: AdapterConfig) -> Tensor | None:
         part = defect.square().sum()
         total = part if total is None else total + part
     return None if total is None else total * (weight / (2 * layers))
-
-
-def _whole(factor: Tensor) -> Tensor:
-    """A factor that FSDP2 has sharded, gathered: it is small."""
-    return factor.full_tensor() if isinstance(factor, DTensor) else factor
