@@ -106,7 +106,7 @@ def adapted_linear(
     rows, (out, inner) = x.numel() // max(x.shape[-1], 1), weight.shape
     if path == "auto":
         pays = rows * (out + inner) > 2 * out * inner
-        path = "hybrid" if pays and _is_exact(dtype) else "factored"
+        path = "hybrid" if pays and _is_exact(x) else "factored"
     flat: Tensor = _Linear.apply(
         x.reshape(-1, inner), weight, bias, down, up, gain, path == "hybrid"
     )
@@ -151,7 +151,7 @@ def adapted_conv(
             positions //= max(math.prod(geometry.stride), 1)
         thin_size = positions * (weight.shape[0] + weight.shape[1])
         pays = thin_size > CONV_REUSE * weight.numel()
-        path = "hybrid" if pays and _is_exact(dtype) else "factored"
+        path = "hybrid" if pays and _is_exact(x, convolves=True) else "factored"
     convolved: Tensor = _Conv.apply(
         x, weight, bias, down, up, gain, geometry, path == "hybrid"
     )
@@ -389,15 +389,18 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
-def _is_exact(dtype: torch.dtype) -> bool:
+def _is_exact(x: Tensor, *, convolves: bool = False) -> bool:
     """Whether W + dW keeps a small dW: float64, or float32 that is not TF32."""
-    if dtype == torch.float64:
+    if x.dtype == torch.float64:
         return True
-    return dtype == torch.float32 and _float32_is_exact()
+    return x.dtype == torch.float32 and _float32_is_exact(x.is_cuda and convolves)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _float32_is_exact() -> bool:
+def _float32_is_exact(by_cudnn: bool) -> bool:
+    # cuDNN's convolutions use TF32 by default, matrix products do not.
+    if by_cudnn and torch.backends.cudnn.allow_tf32:
+        return False
     return torch.get_float32_matmul_precision() == "highest"
 
 

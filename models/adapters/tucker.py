@@ -78,8 +78,9 @@ class TuckerAdapter(Adapter):
         """Core, in and kernel factors together are `down` (r_out, in, *kernel)."""
         down: Tensor = self.core
         with full_precision(down):
-            for factor in (self.down, *self.kernel):
-                # Takes the first remaining axis of the core, appends the weight's.
+            # Each takes the first remaining axis of the core and appends the weight's.
+            down = torch.tensordot(down, self.down, dims=([1], [0]))
+            for factor in self.kernel:
                 down = torch.tensordot(down, factor, dims=([1], [0]))
         return Bottleneck(down, self.shape.all_rows(self.up), self.scale)
 
