@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from app.callbacks import Previews
 from app.errors import OneLineParser, one_line_errors
@@ -118,13 +119,18 @@ def _resumed_run(ckpt_path: object) -> Path | None:
         return None
     if not run.name.startswith("version_"):
         return None
+    _keep_metrics(run)
+    return run
+
+
+@rank_zero_only
+def _keep_metrics(run: Path) -> None:
+    """Rename a resumed run's metrics.csv, which the CSV logger would start anew."""
     metrics, number = run / "metrics.csv", 1
     if metrics.exists():
-        # The CSV logger starts its file anew.
         while (kept := run / f"metrics_{number}.csv").exists():
             number += 1
         metrics.rename(kept)
-    return run
 
 
 def quiet() -> None:

@@ -17,6 +17,7 @@ from models.adapters.layers import (
     attach,
     attach_parameter,
     detach,
+    put,
 )
 
 
@@ -133,9 +134,7 @@ def merge(network: nn.Module) -> Merged:
         bases[name] = (base, adapter, layer.dropout_p)
         detach(layer)
         layer.weight = nn.Parameter(stored, requires_grad=base.requires_grad)
-    for module in list(network.modules()):
-        for name in _parametrized(module):
-            parametrize.remove_parametrizations(module, name)
+    _free_parameters(network, merged=True)
     return Merged(bases, rounding)
 
 
@@ -147,19 +146,14 @@ def unmerge(network: nn.Module, merged: Merged) -> None:
     for name, (base, adapter, dropout_p) in merged.bases.items():
         layer = network.get_submodule(name)
         layer.weight = base
-        layer.add_module("adapter", adapter)
-        layer.__class__ = ADAPTED[type(layer)]
-        assert isinstance(layer, AdaptedLayer)
-        layer.dropout_p = dropout_p
+        put(layer, adapter, dropout_p)
 
 
 def remove(network: nn.Module) -> None:
     """Take every adapter off without merging it, in place."""
     for _, layer in list(adapted_layers(network)):
         detach(layer)
-    for module in list(network.modules()):
-        for name in _parametrized(module):
-            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+    _free_parameters(network, merged=False)
 
 
 @contextmanager
@@ -198,6 +192,13 @@ def _refuse_bypass(name: str, modules: dict[str, nn.Module]) -> None:
             "weight without calling it, so an adapter on it would be ignored; adapt "
             "the weight itself with parameters"
         )
+
+
+def _free_parameters(network: nn.Module, *, merged: bool) -> None:
+    """Take the adapters off bare parameters, leaving W + dW if `merged`, else W."""
+    for module in list(network.modules()):
+        for name in _parametrized(module):
+            parametrize.remove_parametrizations(module, name, leave_parametrized=merged)
 
 
 def _parametrized(module: nn.Module) -> list[str]:

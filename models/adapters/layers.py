@@ -215,8 +215,7 @@ def attach(name: str, layer: nn.Module, config: AdapterConfig) -> None:
             in ways of its own.
         config: What kind of adapter.
     """
-    adapted = ADAPTED.get(type(layer))
-    if adapted is None:
+    if type(layer) not in ADAPTED:
         kinds = ", ".join(kind.__name__ for kind in ADAPTED)
         raise AdapterError(
             f"{name} is a {type(layer).__name__}; only {kinds} can be adapted, "
@@ -229,10 +228,15 @@ def attach(name: str, layer: nn.Module, config: AdapterConfig) -> None:
             "out of targets"
         )
     adapter = _build(name, config, shape_of(layer, config.chunks_of(name)), weight)
+    put(layer, adapter, config.dropout_p)
+
+
+def put(layer: nn.Module, adapter: Adapter, dropout_p: float) -> None:
+    """Make a plain layer the adapted one of its kind, in place; `detach` undoes it."""
     layer.add_module("adapter", adapter)
-    layer.__class__ = adapted
+    layer.__class__ = ADAPTED[type(layer)]
     assert isinstance(layer, AdaptedLayer)
-    layer.dropout_p = config.dropout_p
+    layer.dropout_p = dropout_p
 
 
 def detach(layer: AdaptedLayer) -> None:
