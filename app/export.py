@@ -78,7 +78,8 @@ def save_peft(
     dora = False
     for path, adapter in adapters(network):
         layer = path.removesuffix(".adapter")
-        down, up, scale = _increment(layer, network.get_submodule(layer), config)
+        increment = _increment(layer, network.get_submodule(layer), config)
+        down, up, scale = increment.dense_down(), increment.up, increment.scale
         ones = [1] * (down.ndim - 2)
         modules = transformers_names(layer)
         rows = up.chunk(len(modules))

@@ -85,13 +85,27 @@ class WeightShape:
 
 
 class Bottleneck(NamedTuple):
-    """dW = scale * up . down, the form that computes without ever forming dW."""
+    """dW = scale * up . core . down, the form that computes without ever forming dW."""
 
     down: Tensor
-    """(r, in, *kernel)."""
+    """(r, in, *kernel), or (r2, in) before a core."""
     up: Tensor
     """(out, r)."""
     scale: float
+    core: Tensor | None = None
+    """What stands between them in a convolution, if the kernel is not in `down`: a
+    small kernel (r, r2 / groups, *kernel), diagonal where groups = r2 = r."""
+
+    def dense_down(self) -> Tensor:
+        """core . down, (r, in, *kernel)."""
+        return self.down if self.core is None else core_down(self.core, self.down)
+
+
+def core_down(core: Tensor, down: Tensor) -> Tensor:
+    """(r, in, *kernel) of a core (r, r2 or 1, *kernel) and (r2, in)."""
+    if core.shape[1] == len(down):
+        return torch.tensordot(core, down, dims=([1], [0])).movedim(-1, 1)
+    return core * down.view(*down.shape, *[1] * (core.ndim - 2))
 
 
 class Adapter(nn.Module):
@@ -112,7 +126,7 @@ class Adapter(nn.Module):
         thin = self.bottleneck()
         assert thin is not None, "a method without a bottleneck defines delta"
         with full_precision(thin.up):
-            matrix = thin.scale * (thin.up @ thin.down.flatten(1))
+            matrix = thin.scale * (thin.up @ thin.dense_down().flatten(1))
         return self.shape.from_matrix(matrix)
 
     def gain(self, weight: Tensor) -> Tensor | None:

@@ -39,7 +39,8 @@ def increments(network: nn.Module) -> Increments:
                 f"{name} has a {type(layer.adapter).__name__}, which is not a sum of "
                 "thin products; merge the networks and average their weights instead"
             )
-        layers[name] = Bottleneck(thin.down.clone(), thin.up.clone(), thin.scale)
+        down, up = thin.dense_down().clone(), thin.up.clone()
+        layers[name] = Bottleneck(down, up, thin.scale)
     if len(layers) != sum(1 for _ in adapters(network)):
         raise AdapterError("adapted bare parameters cannot be combined; merge them")
     whole = {

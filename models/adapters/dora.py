@@ -58,10 +58,10 @@ class DoRAAdapter(LoRAAdapter):
         """
         with torch.no_grad(), full_precision(weight):
             base = self.shape.to_matrix(weight).float()
-            down, up, scale = self.bottleneck()
-            a, b = down.flatten(1).float(), scale * up.float()
+            thin = self.bottleneck()
+            a, b = thin.down.flatten(1).float(), thin.scale * thin.up.float()
             square = torch.linalg.vector_norm(base, dim=1).square()
-            square += 2 * ((base @ a.mT) * b).sum(1)
+            square += 2 * ((a @ base.mT).mT * b).sum(1)
             square += ((b @ (a @ a.mT)) * b).sum(1)
             norm = square.clamp(min=SMALLEST).sqrt()
         if self.shape.chunks == "qkv":

@@ -53,12 +53,19 @@ class LavaAdapter(Adapter):
         )
 
     def bottleneck(self) -> Bottleneck:
-        down: Tensor = self.down
-        for factor in self.kernel:
-            broadcast = factor.view(len(factor), *[1] * (down.ndim - 1), -1)
-            down = down[..., None] * broadcast
-        down = down.reshape(len(down), self.shape.in_size, *self.shape.kernel)
-        return Bottleneck(down, self.shape.all_rows(self.up), self.scale)
+        """The product of the kernel factors is a core of one small kernel per term."""
+        up = self.shape.all_rows(self.up)
+        if not self.kernel:
+            down = self.down.view(*self.down.shape, *self.shape.kernel)
+            return Bottleneck(down, up, self.scale)
+        first, *others = self.kernel
+        core: Tensor = first
+        for factor in others:
+            core = core[..., None] * factor.view(
+                len(factor), *[1] * (core.ndim - 1), -1
+            )
+        core = core.view(len(core), 1, *self.shape.kernel)
+        return Bottleneck(self.down, up, self.scale, core)
 
     def orthogonal_factors(self, mode: Orthogonal) -> list[Tensor]:
         return regularised(mode, self.shape, self.up, self.down)

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from models.adapters.base import Adapter, AdapterConfig, AdapterError, WeightShape
-from models.adapters.functional import Geometry, adapted_conv, adapted_linear
+from models.adapters.convolution import Geometry, adapted_conv
+from models.adapters.functional import adapted_linear, cast, compute_dtype
 
 ConvNd = nn.modules.conv._ConvNd
 ConvTransposeNd = nn.modules.conv._ConvTransposeNd
@@ -48,9 +49,9 @@ class AdaptedLinear(AdaptedLayer, nn.Linear):
         dropped = self.dropped(input)
         if dropped is None:
             return adapted_linear(input, self.weight, self.bias, increment, gain)
-        down, up, scale = increment
         y = F.linear(input, self.weight)
-        y = y + F.linear(F.linear(dropped, down), scale * up)
+        thin = F.linear(dropped, increment.down)
+        y = y + F.linear(thin, increment.scale * increment.up)
         y = y if gain is None else y * gain
         return y if self.bias is None else y + self.bias
 
@@ -86,14 +87,18 @@ class AdaptedConv(AdaptedLayer):
         self, x: Tensor, dropped: Tensor | None, bias: Tensor | None, geometry: Geometry
     ) -> Tensor:
         """Convolution with the adapted weight, its increment seeing a dropped input."""
-        weight = self.adapter.weight(self.weight).to(x.dtype)
+        dtype = compute_dtype(x)
+        x, bias = x.to(dtype), cast(bias, dtype)
+        weight = self.adapter.weight(self.weight).to(dtype)
         if dropped is None:
             return geometry(x, weight, bias)
         gain = self.adapter.gain(self.weight)
-        base = self.weight.to(x.dtype)
+        base = self.weight.to(dtype)
         if gain is not None:
             base = base * _along(gain, weight, self.adapter.shape.out_axis)
-        return geometry(x, base, bias) + geometry(dropped, weight - base, None)
+        return geometry(x, base, bias) + geometry(
+            dropped.to(dtype), weight - base, None
+        )
 
 
 class AdaptedConv1d(AdaptedConv, nn.Conv1d):

@@ -75,14 +75,15 @@ class TuckerAdapter(Adapter):
         )
 
     def bottleneck(self) -> Bottleneck:
-        """Core, in and kernel factors together are `down` (r_out, in, *kernel)."""
-        down: Tensor = self.core
-        with full_precision(down):
-            # Each takes the first remaining axis of the core and appends the weight's.
-            down = torch.tensordot(down, self.down, dims=([1], [0]))
+        """A kernel's core is the core times the kernel factors, a matrix has none."""
+        up, core = self.shape.all_rows(self.up), self.core
+        with full_precision(core):
+            if not self.kernel:
+                return Bottleneck(core @ self.down, up, self.scale)
             for factor in self.kernel:
-                down = torch.tensordot(down, factor, dims=([1], [0]))
-        return Bottleneck(down, self.shape.all_rows(self.up), self.scale)
+                # Takes the first remaining axis of ranks and appends the weight's.
+                core = torch.tensordot(core, factor, dims=([2], [0]))
+        return Bottleneck(self.down, up, self.scale, core)
 
     def orthogonal_factors(self, mode: Orthogonal) -> list[Tensor]:
         return regularised(mode, self.shape, self.up, self.down)

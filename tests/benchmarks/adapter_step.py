@@ -1,4 +1,5 @@
 # ruff: noqa: T201  (a command line prints)
+# ruff: noqa: T201  (a command line prints)
 """What a training step costs with each adapter, beside the frozen network's own.
 
     python -m tests.benchmarks.adapter_step --what layers --model S B --rounds 20
@@ -37,347 +38,25 @@ fp32 is true float32: TF32 is off. bf16 is autocast over frozen float32 weights.
 """
 
 import argparse
-import copy
-import json
-import math
 import operator
-import os
-import platform
-import random
 import re
-import shlex
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
-from models.adapters import adapted_layers, is_never_trained, orthogonality
-from models.networks import DepthNetwork, NetworkSpec
+from models.adapters import orthogonality
 from models.networks.encoder import PATCH_PX
-from models.networks.presets import PRESETS
 from tests.benchmarks.rivals import CONTESTANTS, FLOOR, our_config
+from tests.benchmarks.step_cases import Case, Options, Size, What, make_cases
+from tests.benchmarks.step_runner import Runner, make_runners
+from tests.benchmarks.stopwatch import machine, measure, quartiles, write_json
 
-Size = Literal["S", "B", "L"]
-What = Literal["layers", "encoder", "network", "all"]
-
-DROPPED_ROUNDS = 2
-MIN_MEASURED_S = 0.01
-"""Shorter steps are repeated within a measurement until it lasts this long."""
-LAYER_TOLERANCE, NETWORK_TOLERANCE = 1e-4, 2e-2
-"""Largest |a - b| / |b| of an output or gradient in float32; a wrong formula is off by
-about 1. One ReLU that rounding turns on or off moves the gradients of a whole random
-network by 1e-3."""
-ROUNDING = 10.0
-"""How many times the reference's own rounding in bf16 is allowed on top."""
-CONVS = (  # of the head of L, S, B, S, L: in, out, stride, side of the input
-    (256, 256, 1, 37),
-    (64, 64, 1, 148),
-    (128, 128, 1, 148),
-    (64, 32, 1, 296),
-    (1024, 1024, 2, 37),
-)
 MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Options:
-    """The command line."""
-
-    device: Literal["cpu", "cuda"]
-    dtype: Literal["fp32", "bf16"]
-    compile: bool
-    threads: int | None
-    rounds: int
-    rank: int
-    batch: int
-    size: tuple[int, int]
-    what: What
-    model: list[Size]
-    only: list[str] | None
-    cases: str
-    json: Path | None
-
-    def autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bf16")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A frozen network, the layers to adapt, its input and what backward must reach."""
-
-    name: str
-    network: nn.Module
-    layers: list[str]
-    x: Tensor
-    bottom: Tensor
-    whole: bool
-
-
-class Encoder(nn.Module):
-    """The ViT of a depth network, down to the four levels that its head reads."""
-
-    def __init__(self, network: DepthNetwork) -> None:
-        super().__init__()
-        self.pretrained = network.pretrained
-        self.taps = network.spec.preset.taps(network.spec.version)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.pretrained.taps(image, self.taps))
-
-
-def make_cases(options: Options) -> Iterator[Case]:
-    """The cases of `--what`, one at a time: each holds its own tensors."""
-    parts = ["layers", "encoder", "network"]
-    for part in parts if options.what == "all" else [options.what]:
-        if part == "layers":
-            yield from layer_cases(options)
-            continue
-        for size in options.model:
-            name = f"{part} {size} {options.batch}x{'x'.join(map(str, options.size))}"
-            if re.search(options.cases, name):
-                yield network_case(options, name, size, encoder_only=part == "encoder")
-
-
-def layer_cases(options: Options) -> Iterator[Case]:
-    """Linear layers of the chosen encoders, and convolutions of the heads."""
-    batch = options.batch
-    tokens = math.prod(side // PATCH_PX for side in options.size)
-    for size in options.model:
-        dim = PRESETS[size].embed_dim
-        kinds = {"qkv": (1, 3), "proj": (1, 1), "fc1": (1, 4), "fc2": (4, 1)}
-        for kind, (i, o) in kinds.items():
-            linear = nn.Linear(i * dim, o * dim)
-            name = f"{size} {kind} {i * dim}->{o * dim} @{batch}x{tokens}"
-            x = torch.randn(batch, tokens, i * dim)
-            yield from _layer_case(options, name, linear, x)
-    for i, o, stride, side in CONVS:
-        conv = nn.Conv2d(i, o, 3, stride, padding=1)
-        name = f"conv {i}->{o}{' s2' if stride == 2 else ''} @{batch}x{side}x{side}"
-        x = torch.randn(batch, i, side, side)
-        yield from _layer_case(options, name, conv, x)
-
-
-def _layer_case(
-    options: Options, name: str, layer: nn.Module, x: Tensor
-) -> Iterator[Case]:
-    if re.search(options.cases, name):
-        network = nn.Sequential(layer).to(options.device).requires_grad_(False)
-        x = x.to(options.device).requires_grad_()
-        yield Case(name, network, ["0"], x, bottom=x, whole=False)
-
-
-def network_case(
-    options: Options, name: str, size: Size, *, encoder_only: bool
-) -> Case:
-    """Depth Anything v2 with random weights, or its encoder."""
-    depth = DepthNetwork(NetworkSpec(size, "v2", "metric", 10.0)).to(options.device)
-    depth.requires_grad_(False)
-    network = Encoder(depth) if encoder_only else depth
-    targets = re.compile("|".join(DepthNetwork.adapter_targets))
-    layers = [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-        and targets.search(name)
-        and not is_never_trained(depth, name)
-    ]
-    x = torch.randn(options.batch, 3, *options.size, device=options.device)
-    return Case(name, network, layers, x, depth.pretrained.cls_token, whole=True)
-
-
-class Runner:
-    """One contestant in one case: an adapted copy on the case's own frozen weights."""
-
-    def __init__(
-        self,
-        case: Case,
-        options: Options,
-        network: nn.Module,
-        trained: list[nn.Parameter],
-    ) -> None:
-        self.case, self.options = case, options
-        self.network, self.trained = network, trained
-        self.call = torch.compile(network) if options.compile else network
-        self.seeds: list[Tensor] = []
-
-    def forward(self) -> list[Tensor]:
-        with self.options.autocast():
-            return as_list(self.call(self.case.x))
-
-    def prepare(self) -> None:
-        """Compile, fix the output gradients, and see that every tensor gets one."""
-        self.seeds = seeds_like(self.forward())
-        self.step()
-        for tensor in [self.case.bottom, *self.trained]:
-            if tensor.grad is None or not tensor.grad.isfinite().all():
-                raise RuntimeError(f"no finite gradient for a {tuple(tensor.shape)}")
-
-    def step(self) -> None:
-        self.case.bottom.grad = None
-        for parameter in self.trained:
-            parameter.grad = None
-        torch.autograd.backward(self.forward(), self.seeds)
-
-    def held_bytes(self) -> tuple[int, int]:
-        """What autograd holds before backward: (other than the input, the input)."""
-        held: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            held[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with saved_tensors_hooks(note, lambda tensor: tensor):
-            outputs = self.forward()
-        for own in [*self.network.parameters(), *self.network.buffers(), *self.trained]:
-            held.pop(own.untyped_storage().data_ptr(), None)
-        x = held.pop(self.case.x.untyped_storage().data_ptr(), 0)
-        del outputs  # alive until here: a freed storage's address could come again
-        return sum(held.values()), x
-
-    def peak_bytes(self) -> int:
-        self.step()
-        for tensor in [self.case.bottom, *self.trained]:
-            tensor.grad = None
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        self.step()
-        return torch.cuda.max_memory_allocated() - before
-
-
-def as_list(outputs: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
-
-
-def seeds_like(outputs: list[Tensor]) -> list[Tensor]:
-    """The same random numbers at every call, in the outputs' dtypes."""
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(y.shape, generator=generator).to(y) for y in outputs]
-
-
-def make_runners(case: Case, options: Options) -> dict[str, Runner]:
-    """Adapt, check and warm up; a rival that fails is left out with a line."""
-    runners: dict[str, Runner] = {}
-    torch.compiler.reset()  # one case's graphs must not use up the next one's limit
-    for contestant in CONTESTANTS:
-        name = contestant.name
-        if options.only and name not in [*options.only, FLOOR]:
-            continue
-        if not contestant.available:
-            print(f"  {name}: not available")
-            continue
-        # Anew each time: `bottom` was switched on for the contestant before.
-        case.network.requires_grad_(False)
-        weights = {id(p): p for p in case.network.parameters()}
-        network = copy.deepcopy(case.network, weights)  # shares the weights
-        try:
-            trained = contestant.attach(network, case.layers, options.rank)
-            for parameter in trained:
-                if not parameter.any():
-                    nn.init.normal_(parameter, std=0.02)
-            case.bottom.requires_grad_()
-            runner = Runner(case, options, network, trained)
-            runner.prepare()
-        except Exception as error:
-            if contestant.ours or name == FLOOR:
-                raise
-            print(f"  {name}: left out, {type(error).__name__}: {first_line(error)}")
-            continue
-        if contestant.ours:
-            check(name, runner)
-        runners[name] = runner
-    return runners
-
-
-def check(name: str, runner: Runner) -> None:
-    """Outputs and all gradients against autograd through the dense adapted weight.
-
-    The truth is float32. Rounding grows with depth, so what bf16 is allowed on top is
-    measured: some times the error of that same reference under autocast.
-    """
-    case = runner.case
-    tolerance = NETWORK_TOLERANCE if case.whole else LAYER_TOLERANCE
-    tensors = [case.bottom, *runner.trained]
-
-    def gradients(outputs: list[Tensor]) -> list[Tensor]:
-        seeds = seeds_like(outputs)
-        return outputs + list(torch.autograd.grad(outputs, tensors, seeds))
-
-    def reference() -> list[Tensor]:
-        weights = {
-            f"{layer_name}.weight": layer.adapter.weight(layer.weight)
-            for layer_name, layer in adapted_layers(runner.network)
-        }
-        y = torch.func.functional_call(case.network, weights, (case.x,))
-        return gradients(as_list(y))
-
-    truth = reference()
-    with runner.options.autocast():
-        rounded = reference()
-    for ours, theirs, want in zip(
-        gradients(runner.forward()), rounded, truth, strict=True
-    ):
-        error, allowed = relative_error(ours, want), relative_error(theirs, want)
-        allowed = tolerance + ROUNDING * allowed
-        if not error <= allowed:
-            raise AssertionError(
-                f"{name} in {case.name}: an output or gradient {tuple(want.shape)} is "
-                f"off by {error:.1e} from autograd through the dense adapted weight, "
-                f"where {allowed:.1e} is allowed; this case was not timed"
-            )
-
-
-def relative_error(got: Tensor, want: Tensor) -> float:
-    error: float = ((got.float() - want).norm() / want.norm()).item()
-    return error
-
-
-def measure(
-    steps: dict[str, Callable[[], None]], options: Options
-) -> dict[str, list[float]]:
-    """Milliseconds per step and round, interleaved, in a random order per round."""
-    timed = cuda_ms if options.device == "cuda" else cpu_ms
-    timed(steps[FLOOR], 1)
-    repeats = math.ceil(1e3 * MIN_MEASURED_S / timed(steps[FLOOR], 1))
-    order, shuffler = list(steps), random.Random(0)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(DROPPED_ROUNDS + options.rounds):
-        shuffler.shuffle(order)
-        for name in order:
-            ms = timed(steps[name], repeats)
-            if i >= DROPPED_ROUNDS:
-                times[name].append(ms)
-    return times
-
-
-def cpu_ms(step: Callable[[], None], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    return 1e3 * (time.perf_counter() - start) / repeats
-
-
-def cuda_ms(step: Callable[[], None], repeats: int) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    for _ in range(repeats):
-        step()
-    end.record()
-    end.synchronize()
-    elapsed: float = start.elapsed_time(end)
-    return elapsed / repeats
 
 
 @dataclass(frozen=True)
@@ -414,7 +93,8 @@ def run(case: Case, options: Options) -> tuple[list[Row], Penalty | None]:
     steps = {name: runner.step for name, runner in runners.items()}
     if case.whole and "lava" in runners:
         steps["penalty"] = penalty_step(runners["lava"])
-    times = measure(steps, options)
+    on_cuda = options.device == "cuda"
+    times = measure(steps, on_cuda=on_cuda, rounds=options.rounds)
     rows = make_rows(runners, times)
     print_rows(rows)
     if "penalty" not in times:
@@ -480,13 +160,6 @@ def make_rows(runners: dict[str, Runner], times: dict[str, list[float]]) -> list
     return rows
 
 
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    if len(values) == 1:
-        return (values[0],) * 3
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
-
-
 def print_rows(rows: list[Row]) -> None:
     names = ["params", "ms", "iqr", "x frozen", "over ms", "/ peft", "held MiB"]
     names += ["input MiB", "peak MiB"]
@@ -499,42 +172,6 @@ def print_rows(rows: list[Row]) -> None:
         cells.append("-" if row.peak_mib is None else f"{row.peak_mib:.1f}")
         print(f"  {row.contestant:14}" + "".join(f"{cell:>11}" for cell in cells))
     sys.stdout.flush()
-
-
-def machine(options: Options) -> dict[str, str | int | float | None]:
-    """Where and with what the numbers were made."""
-    versions: dict[str, str | None] = {}
-    for package in ("peft", "lycoris_lora", "timm"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_at_start": os.getloadavg()[0],
-        "gpu": gpu,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **versions,
-    }
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        found = re.search(r"model name\s*:\s*(.+)", info.read_text())
-        if found:
-            return found[1]
-    return platform.processor() or platform.machine()
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -584,12 +221,6 @@ def parse(arguments: list[str] | None = None) -> Options:
     return Options(**vars(parser.parse_args(arguments)))
 
 
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=1, default=str) + "\n")
-    part.replace(path)
-
-
 def main() -> None:
     """Run the benchmark of the command line."""
     options = parse()
@@ -601,7 +232,8 @@ def main() -> None:
         # All contestants share the code of the network's forward: a graph for each.
         torch._dynamo.config.recompile_limit = 8 * len(CONTESTANTS)
     torch.manual_seed(0)
-    where = machine(options)
+    on_cuda = options.device == "cuda"
+    where = machine("peft", "lycoris_lora", "timm", on_cuda=on_cuda)
     for key, value in where.items():
         print(f"{key}: {value}")
     rows: list[Row] = []

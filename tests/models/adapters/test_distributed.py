@@ -10,9 +10,9 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from models.adapters import DoRA, Lava, LoRA, Tucker, adapt, orthogonality
+from models.adapters import DoRA, Lava, LoRA, SVDiff, Tucker, adapt, orthogonality
 
-METHODS = [Lava, LoRA, DoRA, Tucker]
+METHODS = [Lava, LoRA, DoRA, Tucker, SVDiff]
 
 
 def network(method):
@@ -23,18 +23,20 @@ def network(method):
         nn.Linear(64, 16),
         nn.Linear(16, 4),
     )
-    config = method(rank=4, orthogonal="both", targets=["."], train_fully=[])
+    given = {} if method is SVDiff else {"rank": 4, "orthogonal": "both"}
+    config = method(targets=["."], train_fully=[], **given)
     adapt(net, config)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
-            if name.endswith((".up", ".core")):
+            if name.endswith((".up", ".core", ".shift")):
                 parameter.normal_(0, 0.1)
     return net, config
 
 
 def gradients(net, config, x) -> dict[str, torch.Tensor]:
     plain = net.module if isinstance(net, DistributedDataParallel) else net
-    (net(x).square().mean() + orthogonality(plain, config)).backward()
+    loss, penalty = net(x).square().mean(), orthogonality(plain, config)
+    (loss if penalty is None else loss + penalty).backward()
     found = {}
     for name, parameter in plain.named_parameters():
         if parameter.requires_grad:

@@ -1,13 +1,16 @@
 """The compute core against plain autograd: values and every gradient, each path."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from models.adapters import DoRA, Lava, LoRA, Tucker, adapt
+from models.adapters import DoRA, Lava, LoRA, SVDiff, Tucker, adapt
 from models.adapters.base import Bottleneck
-from models.adapters.functional import Geometry, adapted_conv, adapted_linear
+from models.adapters.convolution import Geometry, adapted_conv
+from models.adapters.functional import adapted_linear
 
 PATHS = ["factored", "hybrid"]
 
@@ -48,20 +51,30 @@ CONVS = {
 }
 
 
-def conv_case(name, with_bias, with_gain):
+CORES = {"no core": None, "diagonal core": (2, 1), "dense core": (2, 3)}
+
+
+def conv_case(name, with_bias, with_gain, core="no core"):
     geometry, stored, size = CONVS[name]
     weight = torch.randn(stored, dtype=torch.float64)
     out, inner = stored[:2][:: -1 if geometry.transposed else 1]
-    tensors = [double(*size), double(2, inner, *stored[2:]), double(out, 2)]
+    if CORES[core] is None:
+        factors = [double(2, inner, *stored[2:])]
+    else:
+        ranks = max(CORES[core])
+        factors = [double(*CORES[core], *stored[2:]), double(ranks, inner)]
+    tensors = [double(*size), double(out, 2), *factors]
     tensors += [double(out)] if with_bias else []
     tensors += [double(out)] if with_gain else []
 
     def run(path):
-        def call(x, down, up, *rest):
+        def call(x, up, *rest):
             rest = list(rest)
+            kernel = None if CORES[core] is None else rest.pop(0)
+            down = rest.pop(0)
             bias = rest.pop(0) if with_bias else None
             gain = rest.pop(0) if with_gain else None
-            increment = Bottleneck(down, up, 0.7)
+            increment = Bottleneck(down, up, 0.7, kernel)
             return adapted_conv(x, weight, bias, increment, geometry, gain, path)
 
         return call
@@ -72,8 +85,9 @@ def conv_case(name, with_bias, with_gain):
 CASES = {
     "linear": linear_case,
     **{
-        f"conv {name}": lambda bias, gain, n=name: conv_case(n, bias, gain)
+        f"conv {name}, {core}": partial(conv_case, name, core=core)
         for name in CONVS
+        for core in CORES
     },
 }
 
@@ -83,7 +97,7 @@ CASES = {
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("case", CASES)
 def test_path__equals_autograd_in_value_and_every_gradient(case, bias, gain, path):
-    tensors, run = CASES[case](bias, gain)
+    tensors, run = CASES[case](with_bias=bias, with_gain=gain)
     expected, ours = run("reference")(*tensors), run(path)(*tensors)
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     seed = torch.randn_like(expected)
@@ -97,9 +111,11 @@ def test_path__equals_autograd_in_value_and_every_gradient(case, bias, gain, pat
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("gain", [False, True], ids=["plain", "gain"])
-@pytest.mark.parametrize("case", ["linear", "conv 2d", "conv transposed 2d"])
+@pytest.mark.parametrize(
+    "case", [name for name in CASES if "1d" not in name and "3d" not in name]
+)
 def test_backward__gradcheck_and_second_derivatives(case, gain, path):
-    tensors, run = CASES[case](True, gain)
+    tensors, run = CASES[case](with_bias=True, with_gain=gain)
     assert gradcheck(run(path), tensors, fast_mode=True)
     if not gain:
         assert gradgradcheck(run(path), tensors, fast_mode=True)
@@ -193,6 +209,21 @@ def test_autocast__follows_the_layers_dtype(config, dtype):
     torch.testing.assert_close(half.float(), exact, rtol=0.05, atol=0.05)
     grads = [p.grad for p in net.parameters() if p.requires_grad]
     assert all(g is not None and g.dtype == torch.float32 for g in grads)
+
+
+@pytest.mark.parametrize("way", ["grouped", "dropout", "svdiff"])
+def test_autocast__dense_way_of_a_convolution_follows_the_layers_dtype(way):
+    conv = nn.Conv2d(4, 4, 3, groups=2 if way == "grouped" else 1)
+    net, x = nn.Sequential(conv), torch.randn(2, 4, 8, 8)
+    config = SVDiff if way == "svdiff" else Lava
+    given = {} if way == "svdiff" else {"rank": 2}
+    given |= {"dropout": 0.1} if way == "dropout" else {}
+    adapt(net, config(targets=["0"], train_fully=[], **given))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = net(x)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in net[0].adapter.parameters())
 
 
 @pytest.mark.parametrize("config", configs(), ids=lambda c: type(c).__name__)

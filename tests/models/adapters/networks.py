@@ -1,0 +1,20 @@
+"""Small networks to adapt, and a way off their start."""
+
+import torch
+from torch import nn
+
+from models.adapters import (
+    adapters,
+)
+
+
+def perturb(network, scale=0.3):
+    """Give every adapter tensor a random value, so that increments are not zero."""
+    with torch.no_grad():
+        for _, adapter in adapters(network):
+            for parameter in adapter.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=scale)
+
+
+def stack() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 8))
