@@ -104,7 +104,8 @@ class Bottleneck(NamedTuple):
 def core_down(core: Tensor, down: Tensor) -> Tensor:
     """(r, in, *kernel) of a core (r, r2 or 1, *kernel) and (r2, in)."""
     if core.shape[1] == len(down):
-        return torch.tensordot(core, down, dims=([1], [0])).movedim(-1, 1)
+        dense: Tensor = torch.tensordot(core, down, dims=([1], [0]))
+        return dense.movedim(-1, 1)
     return core * down.view(*down.shape, *[1] * (core.ndim - 2))
 
 

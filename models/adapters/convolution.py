@@ -2,10 +2,10 @@
 
 An increment may come with a core (Lava, Tucker): its r channels are then made by a
 pointwise map into r2 channels and a small, for Lava depthwise, kernel over those.
-Beside one kernel of r x in channels, as LoRA has, that is a fraction of the products (in + k^2
-in place of in k^2 per channel), and libraries run kernels with as few as r outputs
-badly: at 64 channels on one CPU thread LoRA's r channels took 40 % of the frozen
-convolution's own time, Lava's 7 %.
+Beside one kernel of r x in channels, as LoRA has, that is a fraction of the products
+(in + k^2 in place of in k^2 per channel), and libraries run kernels with as few as r
+outputs badly: at 64 channels on one CPU thread LoRA's r channels took 40 % of the
+frozen convolution's own time, Lava's 7 %.
 """
 
 import math
@@ -122,7 +122,7 @@ def adapted_conv(
 
 
 class _Conv(torch.autograd.Function):
-    """With `into` (r2, in) the kernel is (r, r2 / groups, *kernel), else (r, in, ...)."""
+    """`into` (r2, in), kernel (r, r2 / groups, *kernel); or None, (r, in, *kernel)."""
 
     @staticmethod
     def forward(
@@ -241,7 +241,7 @@ def _pointwise(x: Tensor, matrix: Tensor) -> Tensor:
     """
     if x.is_contiguous():
         batch = matrix.expand(len(x), *matrix.shape)
-        return torch.bmm(batch, x.flatten(2)).unflatten(2, x.shape[2:])
+        return torch.bmm(batch, x.flatten(2)).view(len(x), -1, *x.shape[2:])
     axes = x.ndim - 2
     ones, zeros = (1,) * axes, (0,) * axes
     return Geometry(ones, zeros, ones)(x, matrix.view(*matrix.shape, *ones), None)

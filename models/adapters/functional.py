@@ -182,20 +182,11 @@ def keeps_increment(x: Tensor, *, convolves: bool = False) -> bool:
     """Whether W + dW keeps a small dW: float64, or float32 that is not TF32."""
     if x.dtype == torch.float64:
         return True
-    return x.dtype == torch.float32 and _float32keeps_increment(x.is_cuda and convolves)
+    return x.dtype == torch.float32 and _float32_is_exact(x.is_cuda and convolves)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _float32keeps_increment(by_cudnn: bool) -> bool:
-    # cuDNN's convolutions use TF32 by default, matrix products do not.
-    if by_cudnn and torch.backends.cudnn.allow_tf32:
-        return False
-    return torch.get_float32_matmul_precision() == "highest"
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _float32keeps_increment(by_cudnn: bool) -> bool:
+def _float32_is_exact(by_cudnn: bool) -> bool:
     # cuDNN's convolutions use TF32 by default, matrix products do not.
     if by_cudnn and torch.backends.cudnn.allow_tf32:
         return False

@@ -61,9 +61,8 @@ class LavaAdapter(Adapter):
         first, *others = self.kernel
         core: Tensor = first
         for factor in others:
-            core = core[..., None] * factor.view(
-                len(factor), *[1] * (core.ndim - 1), -1
-            )
+            ones = [1] * (core.ndim - 1)
+            core = core[..., None] * factor.view(len(factor), *ones, -1)
         core = core.view(len(core), 1, *self.shape.kernel)
         return Bottleneck(self.down, up, self.scale, core)
 

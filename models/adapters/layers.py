@@ -96,9 +96,8 @@ class AdaptedConv(AdaptedLayer):
         base = self.weight.to(dtype)
         if gain is not None:
             base = base * _along(gain, weight, self.adapter.shape.out_axis)
-        return geometry(x, base, bias) + geometry(
-            dropped.to(dtype), weight - base, None
-        )
+        more = geometry(dropped.to(dtype), weight - base, None)
+        return geometry(x, base, bias) + more
 
 
 class AdaptedConv1d(AdaptedConv, nn.Conv1d):
