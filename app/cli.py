@@ -16,7 +16,7 @@ from app.errors import OneLineParser, one_line_errors
 from app.results import Summary, TestResults
 from datamodules.base import DepthDataModule
 from models.adapters import AdapterConfig
-from models.depth_module import DepthModule
+from models.depth_module import DepthModule, Scoring
 
 RUNS = Path("runs")
 
@@ -53,6 +53,20 @@ class DepthCLI(LightningCLI):
                 "trainer.log_every_n_steps": 10,
             }
         )
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: object
+    ) -> LightningArgumentParser:
+        """Options of one command alone; Lightning has no public place for them."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "test":
+            parser.add_class_arguments(Scoring, None)
+        return parser
+
+    def before_test(self) -> None:
+        """Hand the options of `test` to the module."""
+        config = self.config["test"]
+        self.model.testing = Scoring(config.align, config.flip_tta)
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and put TensorBoard and CSV logs into it."""
@@ -101,8 +115,8 @@ def _default_precision() -> str:
 
 
 def _new_run(runs: Path, configs: list[Path]) -> Path:
-    """`<runs>/<name of the first config>/version_N`, N the first free number."""
-    folder = runs / (configs[0].stem if configs else "fit")
+    """`<runs>/<names of the configs>/version_N`, N the first free number."""
+    folder = runs / ("-".join(config.stem for config in configs) or "fit")
     number = 0
     while (folder / f"version_{number}").exists():
         number += 1

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.batch import DepthBatch
+from models.alignment import aligned
 from models.depth_module import DepthModule
 from models.metrics import METRICS, DepthMetrics
 
@@ -25,7 +26,7 @@ class Summary(Callback):
     """
 
     def __init__(self) -> None:
-        self._median = DepthMetrics(align="median")
+        self._median = DepthMetrics()
         self._before: Row = {}
         self._before_median: Row = {}
         self._seconds = 0.0
@@ -59,7 +60,11 @@ class Summary(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if trainer.sanity_checking:
-            self._median.update(outputs, batch["depth"], batch["valid"])
+            assert isinstance(pl_module, DepthModule)
+            target, valid = batch["depth"], batch["valid"]
+            protocol = pl_module.protocol
+            scaled = aligned(outputs, target, valid, "median", protocol.max_depth)
+            self._median.update(scaled, target, valid, protocol.silog)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         means = self._median.compute()
@@ -126,8 +131,8 @@ class Summary(Callback):
 class TestResults(Callback):
     """The result table of `train.py test`, and `test_<protocol>.json`.
 
-    The file lies beside the checkpoint that was tested, or else in
-    `--trainer.default_root_dir`.
+    Aligned and mirrored scores are labelled and have files of their own. A file lies
+    beside the checkpoint that was tested, or else in `--trainer.default_root_dir`.
     """
 
     @rank_zero_only
@@ -139,8 +144,18 @@ class TestResults(Callback):
         trainable, total = parameters(pl_module)
         record = pl_module.record
         adapter = record.to_dict()["adapter"]
+        testing, empty = pl_module.testing, pl_module.empty["test"]
+        label = {
+            "none": "metric",
+            "median": "median-scaled, not metric",
+            "scale_shift": "scale and shift fitted, not metric",
+            "disparity": "affine disparity fitted, not metric",
+        }[testing.align] + (", with flip" if testing.flip_tta else "")
         print(f"\nprotocol {protocol.name}, {images} images")
-        print(table({"test": metrics}))
+        print(table({label: metrics}))
+        print(f"trained {trainable:,} of {total:,} parameters")
+        if empty:
+            print(f"{empty} images had no valid pixel and were not averaged")
         if protocol.n_images is not None and protocol.n_images != images:
             print(
                 f"WARNING: {protocol.name} has {protocol.n_images} images, but "
@@ -148,13 +163,16 @@ class TestResults(Callback):
             )
         ckpt = trainer.ckpt_path
         folder = Path(ckpt).parent if ckpt else Path(trainer.default_root_dir)
-        path = folder / f"test_{protocol.name}.json"
+        path = folder / f"test_{protocol.name}{testing.suffix}.json"
         write_json(
             path,
             {
                 "protocol": protocol.name,
                 "n_images": images,
                 "metrics": metrics,
+                "align": testing.align,
+                "flip_tta": testing.flip_tta,
+                "n_empty": empty,
                 "model": record.to_dict()["network"] | {"base": record.base.weights},
                 "adapter": adapter,
                 "trainable_params": trainable,

@@ -1,6 +1,6 @@
 """The data module that every data set shares."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,11 +12,12 @@ from datamodules.loading import (
     EpochSampler,
     EvalDataset,
     Frames,
+    OnError,
     ResumableLoader,
     TrainDataset,
     collate,
 )
-from datamodules.protocols import Protocol
+from datamodules.protocols import Protocol, WindowName, full
 from datamodules.transforms import (
     Augment,
     EvalTransform,
@@ -38,6 +39,8 @@ class DepthDataModule(LightningDataModule):
         num_workers: Processes that load frames; 0 loads in the main one.
         seed: Order of the training frames and their augmentation.
         augment: What training does to a frame.
+        on_error: A frame that cannot be read stops the run with its name, or is left
+            out (`skip`), counted and named.
     """
 
     def __init__(
@@ -48,8 +51,11 @@ class DepthDataModule(LightningDataModule):
         num_workers: int,
         seed: int,
         augment: Augment,
+        on_error: OnError = "error",
     ) -> None:
         super().__init__()
+        if on_error not in get_args(OnError):
+            raise DataError(f"on_error {on_error!r} is not known; use error or skip")
         if batch_size < 1 or num_workers < 0:
             raise DataError(
                 f"batch_size {batch_size} must be at least 1 and num_workers "
@@ -58,7 +64,7 @@ class DepthDataModule(LightningDataModule):
         self.image_size = check_image_size(image_size)
         self.max_depth = max_depth
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.augment = augment
+        self.augment, self.on_error = augment, on_error
         self._train_loader: ResumableLoader | None = None
         self._resume_at: dict[str, int] | None = None
 
@@ -66,6 +72,11 @@ class DepthDataModule(LightningDataModule):
     def protocol(self) -> Protocol:
         """The rules that validation and test are scored by."""
         raise NotImplementedError
+
+    @property
+    def train_window(self) -> WindowName:
+        """The part of a frame that is trained on."""
+        return self.protocol.window
 
     def frames(self, split: Split) -> Frames:
         """The frames of one split; called in every process, after `prepare_data`."""
@@ -87,13 +98,17 @@ class DepthDataModule(LightningDataModule):
         """Shuffled batches; the last incomplete one is dropped if there is another."""
         frames = self._frames["train"]
         transform = TrainTransform(
-            self.image_size, self.protocol, self.augment, self.seed
+            self.image_size,
+            full(self.max_depth),
+            self.augment,
+            self.seed,
+            self.train_window,
         )
         sampler = EpochSampler(
             frames, *self._replicas(), shuffle=True, seed=self.seed, drop_last=False
         )
         self._train_loader = ResumableLoader(
-            TrainDataset(frames, transform),
+            TrainDataset(frames, transform, self.on_error),
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=len(sampler) >= self.batch_size,
@@ -128,9 +143,13 @@ class DepthDataModule(LightningDataModule):
         # Lightning's own choice pads the shards to equal length with repeated
         # frames, which would count twice in the metrics.
         sampler = UnrepeatedDistributedSampler(frames, *self._replicas(), shuffle=False)
+        protocol = self.protocol
+        transform = EvalTransform(self.image_size, protocol)
+        # Inputs in the frames' own shapes do not stack.
+        one_by_one = protocol.resize == "lower_bound"
         return DataLoader(
-            EvalDataset(frames, EvalTransform(self.image_size, self.protocol)),
-            batch_size=self.batch_size,
+            EvalDataset(frames, transform, self.on_error),
+            batch_size=1 if one_by_one else self.batch_size,
             sampler=sampler,
             **self._loading(),
         )

@@ -37,6 +37,7 @@ class DepthItem(TypedDict):
     valid: Tensor
     size: tuple[int, int]
     path: str
+    skipped: str
     intrinsics: NotRequired[Tensor]
 
 
@@ -57,5 +58,7 @@ class DepthBatch(TypedDict):
     size: list[tuple[int, int]]
     """Each depth map's own (rows, cols), before padding."""
     path: list[str]
+    skipped: list[str]
+    """Why frames could not be read and are left out or replaced (`on_error: skip`)."""
     intrinsics: NotRequired[Tensor]
     """(B, 3, 3) pinhole matrices in pixels of `depth`, where every frame has one."""

@@ -33,7 +33,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_depth(
-    path: Path, depth_scale: float, unknown: Unknown = "error"
+    path: Path,
+    depth_scale: float,
+    unknown: Unknown = "error",
+    *,
+    may_be_empty: bool = False,
 ) -> NDArray[np.float32]:
     """One depth map in metres.
 
@@ -43,6 +47,7 @@ def read_depth(
             for metres.
         unknown: What to do with NaN, infinite and negative values: `error`, or
             `ignore`, which treats them like 0, as unknown.
+        may_be_empty: Whether a map without any known depth is no error.
 
     Returns:
         (H, W) float32 metres, 0 where unknown.
@@ -50,7 +55,23 @@ def read_depth(
     Raises:
         DataError: Naming the file, what is wrong with it and what to do.
     """
-    stored = _read_stored(path)
+    return metres(
+        _read_stored(path), str(path), depth_scale, unknown, may_be_empty=may_be_empty
+    )
+
+
+def metres(
+    stored: Stored,
+    path: str,
+    depth_scale: float,
+    unknown: Unknown = "error",
+    *,
+    may_be_empty: bool = False,
+) -> NDArray[np.float32]:
+    """Stored numbers as a checked depth map; `path` is for messages.
+
+    Arguments and errors as of `read_depth`.
+    """
     if stored.ndim == 3 and stored.shape[-1] == 1:
         stored = stored[..., 0]
     if stored.ndim != 2:
@@ -68,6 +89,8 @@ def read_depth(
         depth[wrong] = 0
     known = depth[depth > 0]
     if known.size == 0:
+        if may_be_empty:
+            return depth
         raise DataError(f"{path} has no pixel with known depth; leave the frame out")
     median = float(np.median(known))
     if not PLAUSIBLE_M[0] <= median <= PLAUSIBLE_M[1]:

@@ -1,57 +1,19 @@
 """A user's own RGB-D frames: two folders of files, or a CSV."""
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datamodules.base import DepthDataModule, Split
-from datamodules.batch import DataError, Frame
-from datamodules.depth_files import (
-    DEPTH_SUFFIXES,
-    IMAGE_SUFFIXES,
-    Unknown,
-    read_depth,
-    read_image,
-)
-from datamodules.loading import Frames
+from datamodules.batch import DataError
+from datamodules.depth_files import DEPTH_SUFFIXES, IMAGE_SUFFIXES, Unknown
+from datamodules.loading import Frames, OnError
+from datamodules.pairs import Pair, PairFrames, check_files
 from datamodules.protocols import Protocol, full
 from datamodules.transforms import Augment
 
 INTRINSICS = ("fx", "fy", "cx", "cy")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Where one frame lies."""
-
-    image: Path
-    depth: Path
-    depth_scale: float
-    intrinsics: NDArray[np.float32] | None = None
-
-
-class FolderFrames(Frames):
-    """RGB-D frames read from files as they are asked for."""
-
-    def __init__(self, pairs: list[Pair], unknown: Unknown = "error") -> None:
-        self.pairs, self.unknown = pairs, unknown
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Frame:
-        pair = self.pairs[index]
-        image = read_image(pair.image)
-        depth = read_depth(pair.depth, pair.depth_scale, self.unknown)
-        if image.shape[:2] != depth.shape:
-            raise DataError(
-                f"{pair.image} is {_size(image)} px but its depth {pair.depth} is "
-                f"{_size(depth)}; register the two to one size first"
-            )
-        return Frame(image, depth, str(pair.image), pair.intrinsics)
 
 
 class FolderDataModule(DepthDataModule):
@@ -73,6 +35,8 @@ class FolderDataModule(DepthDataModule):
         num_workers: Processes that read frames.
         seed: Of the split, the order and the augmentation.
         augment: What training does to a frame.
+        on_error: A frame that cannot be read stops the run with its name, or is left
+            out (`skip`), counted and named.
     """
 
     def __init__(
@@ -88,8 +52,11 @@ class FolderDataModule(DepthDataModule):
         num_workers: int = 4,
         seed: int = 0,
         augment: Augment = Augment(),  # noqa: B008 - frozen
+        on_error: OnError = "error",
     ) -> None:
-        super().__init__(image_size, max_depth, batch_size, num_workers, seed, augment)
+        super().__init__(
+            image_size, max_depth, batch_size, num_workers, seed, augment, on_error
+        )
         if not depth_scale > 0:
             raise DataError(
                 f"depth_scale {depth_scale} must be above 0: stored units per metre, "
@@ -116,7 +83,7 @@ class FolderDataModule(DepthDataModule):
                 pairs = find_pairs(Path(self.val_root), self.depth_scale)
         else:
             pairs = self._part(pairs, split)
-        return FolderFrames(pairs, self.unknown)
+        return PairFrames(pairs, self.unknown)
 
     def _part(self, pairs: list[Pair], split: Split) -> list[Pair]:
         held_out = round(len(pairs) * self.val_fraction)
@@ -150,18 +117,7 @@ def find_pairs(root: Path, depth_scale: float) -> list[Pair]:
     )
     if not pairs:
         raise DataError(f"{root} has no frames")
-    missing = [
-        path
-        for pair in pairs
-        for path in (pair.image, pair.depth)
-        if not path.is_file()
-    ]
-    if missing:
-        named = ", ".join(map(str, missing[:3]))
-        raise DataError(
-            f"{root} names {len(missing)} files that do not exist, of "
-            f"{2 * len(pairs)}: {named}"
-        )
+    check_files(pairs, str(root))
     return pairs
 
 
@@ -228,7 +184,3 @@ def _from_csv(table: Path, depth_scale: float) -> list[Pair]:
         image, depth = (table.parent / (row[name] or "") for name in ("image", "depth"))
         pairs.append(Pair(image, depth, scale, intrinsics))
     return pairs
-
-
-def _size(pixels: NDArray[np.generic]) -> str:
-    return f"{pixels.shape[1]}x{pixels.shape[0]}"

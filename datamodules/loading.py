@@ -3,7 +3,7 @@
 import itertools
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -13,8 +13,11 @@ from torch.utils.data import (
     DistributedSampler,
 )
 
-from datamodules.batch import DepthBatch, DepthItem, Frame
+from datamodules.batch import DataError, DepthBatch, DepthItem, Frame
 from datamodules.transforms import EvalTransform, TrainTransform
+
+OnError = Literal["error", "skip"]
+SKIPS_IN_A_ROW = 10
 
 
 class Frames(Dataset[Frame]):
@@ -28,30 +31,68 @@ class Frames(Dataset[Frame]):
 
 
 class TrainDataset(Dataset[DepthItem]):
-    """Frames through the training transform, addressed by (epoch, index)."""
+    """Frames through the training transform, addressed by (epoch, index).
 
-    def __init__(self, frames: Frames, transform: TrainTransform) -> None:
-        self.frames, self.transform = frames, transform
+    A frame that cannot be read is, where they may be skipped, replaced by the next
+    one that can.
+    """
+
+    def __init__(
+        self, frames: Frames, transform: TrainTransform, on_error: OnError = "error"
+    ) -> None:
+        self.frames, self.transform, self.on_error = frames, transform, on_error
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, key: tuple[int, int]) -> DepthItem:
         epoch, index = key
-        return self.transform(self.frames[index], epoch, index)
+        skipped = ""
+        for step in range(SKIPS_IN_A_ROW):
+            try:
+                frame = self.frames[(index + step) % len(self.frames)]
+            except DataError as error:
+                if self.on_error == "error":
+                    raise
+                skipped = skipped or str(error)
+            else:
+                item = self.transform(frame, epoch, index)
+                item["skipped"] = skipped
+                return item
+        raise DataError(
+            f"{SKIPS_IN_A_ROW} frames in a row cannot be read, the first one because: "
+            f"{skipped}"
+        )
 
 
 class EvalDataset(Dataset[DepthItem]):
-    """Frames through the evaluation transform."""
+    """Frames through the evaluation transform.
 
-    def __init__(self, frames: Frames, transform: EvalTransform) -> None:
-        self.frames, self.transform = frames, transform
+    Of a frame that cannot be read, where they may be skipped, nothing is valid.
+    """
+
+    def __init__(
+        self, frames: Frames, transform: EvalTransform, on_error: OnError = "error"
+    ) -> None:
+        self.frames, self.transform, self.on_error = frames, transform, on_error
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> DepthItem:
-        return self.transform(self.frames[index])
+        try:
+            return self.transform(self.frames[index])
+        except DataError as error:
+            if self.on_error == "error":
+                raise
+            return DepthItem(
+                image=torch.zeros(3, *self.transform.size),
+                depth=torch.zeros(1, 1, 1),
+                valid=torch.zeros(1, 1, 1, dtype=torch.bool),
+                size=(1, 1),
+                path="",
+                skipped=str(error),
+            )
 
 
 class EpochSampler(DistributedSampler[Frame]):
@@ -109,6 +150,7 @@ def collate(items: list[DepthItem]) -> DepthBatch:
         valid=torch.stack([_pad(item["valid"], rows, cols) for item in items]),
         size=[item["size"] for item in items],
         path=[item["path"] for item in items],
+        skipped=[item["skipped"] for item in items if item["skipped"]],
     )
     if all("intrinsics" in item for item in items):
         batch["intrinsics"] = torch.stack([item["intrinsics"] for item in items])

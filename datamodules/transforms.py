@@ -3,6 +3,7 @@
 import os
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.batch import IMAGENET_MEAN, IMAGENET_STD, DataError, DepthItem, Frame
-from datamodules.protocols import Protocol
+from datamodules.protocols import Box, Protocol, WindowName, window_box
 
 # Importing albumentations asks the network for a newer version unless this is set.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -22,14 +23,25 @@ PATCH_PX = 14
 
 @dataclass(frozen=True)
 class Augment:
-    """What training does to a frame after it was brought to the input size."""
+    """What training does to a frame; the defaults are ZoeDepth's."""
 
+    resize: Literal["full", "lower_bound"] = "full"
+    """`full`: the frame is brought to the input size whatever its shape (Depth Anything
+    V1); `lower_bound`: it keeps its shape, both sides become at least the input's, and
+    a random crop of the input's size is taken (Depth Anything V2)."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Range of the zoom before a random crop; 1 keeps the whole frame."""
+    crop: tuple[int, int] | None = None
+    """A random crop (rows, cols) of the input that is trained on instead of it, in
+    multiples of 14 px; evaluation still sees whole frames."""
+    rotate_deg: float = 0.0
+    """Largest rotation to either side; truth by nearest neighbour, corners unknown."""
     flip: float = 0.5
     """Probability of a left-right flip."""
     colour: float = 0.5
-    """Probability of a change of gamma, brightness and colour (ZoeDepth's ranges)."""
-    scale: tuple[float, float] = (1.0, 1.0)
-    """Range of the zoom before a random crop; 1 keeps the whole frame."""
+    """Probability of a change of gamma, brightness and colour balance."""
+    brightness: tuple[float, float] = (0.75, 1.25)
+    """Range of the brightness factor: ZoeDepth's on NYU; on KITTI it is 0.9-1.1."""
 
     def __post_init__(self) -> None:
         for name in ("flip", "colour"):
@@ -42,14 +54,27 @@ class Augment:
             raise DataError(
                 f"augment scale {self.scale} must be (low, high) with 1 <= low <= high"
             )
+        if not 0 < self.brightness[0] <= self.brightness[1]:
+            raise DataError(
+                f"augment brightness {self.brightness} must be (low, high) with "
+                "0 < low <= high"
+            )
+        if not 0 <= self.rotate_deg <= 45:
+            raise DataError(
+                f"augment rotate_deg {self.rotate_deg} must be from 0 to 45 degrees"
+            )
+        if self.crop is not None:
+            check_image_size(self.crop, "augment crop")
 
 
-def check_image_size(size: tuple[int, int]) -> tuple[int, int]:
+def check_image_size(
+    size: tuple[int, int], name: str = "image_size"
+) -> tuple[int, int]:
     """Return `size` (rows, cols) if the network can take it, else say what it could."""
     if any(side < PATCH_PX or side % PATCH_PX for side in size):
         near = tuple(max(round(side / PATCH_PX), 1) * PATCH_PX for side in size)
         raise DataError(
-            f"image_size {list(size)} (rows, cols) must be multiples of {PATCH_PX}; "
+            f"{name} {list(size)} (rows, cols) must be multiples of {PATCH_PX}; "
             f"the nearest is {list(near)}"
         )
     return size
@@ -73,65 +98,108 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return resized.astype(np.uint8, copy=False)
 
 
+def lower_bound(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
+    """A frame's size (rows, cols) scaled so that both sides are at least `least`.
+
+    Each side is then rounded to a multiple of 14, upwards where it would fall below:
+    the rule of Depth Anything V2's `Resize(resize_method="lower_bound")`.
+    """
+    scale = max(least[0] / size[0], least[1] / size[1])
+
+    def rounded(side: int, low: int) -> int:
+        nearest = round(scale * side / PATCH_PX) * PATCH_PX
+        return nearest if nearest >= low else -(-low // PATCH_PX) * PATCH_PX
+
+    return rounded(size[0], least[0]), rounded(size[1], least[1])
+
+
 class TrainTransform:
-    """Resize image, depth and intrinsics to one size, then augment them together.
+    """Cut, resize and augment image, depth and intrinsics together.
 
     Deterministic: the same (seed, epoch, index) gives the same sample whatever the
     number of workers or processes.
+
+    Args:
+        size: Network input (rows, cols).
+        protocol: Its range tells which truth counts; its crop is for scores alone.
+        augment: What to change.
+        seed: Of all randomness.
+        window: Part of the frame that is used.
     """
 
     def __init__(
-        self, size: tuple[int, int], protocol: Protocol, augment: Augment, seed: int
+        self,
+        size: tuple[int, int],
+        protocol: Protocol,
+        augment: Augment,
+        seed: int,
+        window: WindowName = "none",
     ) -> None:
-        self.size, self.protocol, self.augment, self.seed = (
-            size,
-            protocol,
-            augment,
-            seed,
-        )
-        rows, cols = size
-        low, high = augment.scale
-        steps: list[A.BasicTransform] = []
-        if high > 1:
-            steps += [
-                A.RandomScale((low - 1, high - 1), p=1),
-                A.RandomCrop(rows, cols),
-            ]
-        steps += [
-            A.HorizontalFlip(p=augment.flip),
-            # ZoeDepth `data_mono.py: augment_image`: gamma 0.9-1.1, brightness
-            # 0.75-1.25, each colour channel 0.9-1.1.
-            A.RandomGamma((90, 110), p=augment.colour),
-            A.ColorJitter(
-                brightness=(0.75, 1.25),
-                contrast=(0.9, 1.1),
-                saturation=(0.9, 1.1),
-                hue=(-0.02, 0.02),
-                p=augment.colour,
-            ),
-        ]
+        self.size, self.protocol, self.augment = size, protocol, augment
+        self.seed, self.window = seed, window
         self.steps = A.Compose(
-            steps,
+            _steps(size, augment),
             keypoint_params=A.KeypointParams("xy", remove_invisible=False),
         )
 
     def __call__(self, frame: Frame, epoch: int, index: int) -> DepthItem:
-        rows, cols = self.size
-        image = resize_image(frame.image, self.size)
+        rows, cols = frame.depth.shape
+        frame = cut(frame, window_box(self.window, rows, cols))
+        size = self.size
+        if self.augment.resize == "lower_bound":
+            rows, cols = frame.depth.shape
+            size = lower_bound((rows, cols), self.size)
+        image = resize_image(frame.image, size)
         # Nearest: a mean across an object's edge would be a depth that nothing has.
         depth = cv2.resize(
-            frame.depth, (cols, rows), interpolation=cv2.INTER_NEAREST_EXACT
+            frame.depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT
         )
-        points = _as_points(frame, (rows, cols))
+        points = _as_points(frame, size)
         self.steps.set_random_seed(zlib.crc32(f"{self.seed}/{epoch}/{index}".encode()))
         changed = self.steps(image=image, mask=depth, keypoints=points)
         return _item(
             changed["image"],
             changed["mask"],
-            self.protocol,
+            self.protocol.in_range(changed["mask"]),
             frame.path,
             _from_points(changed["keypoints"]),
         )
+
+
+def _steps(size: tuple[int, int], augment: Augment) -> list[A.BasicTransform]:
+    """Albumentations' steps for a frame that is at least as large as the input."""
+    low, high = augment.scale
+    steps: list[A.BasicTransform] = []
+    if high > 1:
+        steps.append(A.RandomScale((low - 1, high - 1), p=1))
+    if high > 1 or augment.resize == "lower_bound":
+        steps.append(A.RandomCrop(*size))
+    if augment.crop is not None:
+        steps.append(A.RandomCrop(*augment.crop))
+    if augment.rotate_deg > 0:
+        # What turns in from outside is black and unknown.
+        steps.append(
+            A.Rotate(
+                augment.rotate_deg,
+                interpolation=cv2.INTER_LINEAR,
+                mask_interpolation=cv2.INTER_NEAREST,
+                border_mode=cv2.BORDER_CONSTANT,
+                fill=0,
+                fill_mask=0,
+                p=1,
+            )
+        )
+    # ZoeDepth `data_mono.py: augment_image`: all three, or none.
+    photometric = [
+        A.RandomGamma((90, 110), p=1),
+        A.MultiplicativeNoise(augment.brightness, p=1),
+        A.MultiplicativeNoise((0.9, 1.1), per_channel=True, p=1),
+    ]
+    return [
+        *steps,
+        A.HorizontalFlip(p=augment.flip),
+        A.Sequential(photometric, p=augment.colour),
+    ]
 
 
 class EvalTransform:
@@ -141,28 +209,51 @@ class EvalTransform:
         self.size, self.protocol = size, protocol
 
     def __call__(self, frame: Frame) -> DepthItem:
+        rows, cols = frame.depth.shape
+        valid = self.protocol.valid(frame.depth)
+        box = window_box(self.protocol.window, rows, cols)
+        frame = cut(frame, box)
+        size = self.size
+        if self.protocol.resize == "lower_bound":
+            rows, cols = frame.depth.shape
+            size = lower_bound((rows, cols), self.size)
         return _item(
-            resize_image(frame.image, self.size),
+            resize_image(frame.image, size),
             frame.depth,
-            self.protocol,
+            valid[box.top : box.bottom, box.left : box.right],
             frame.path,
             frame.intrinsics,
         )
 
 
+def cut(frame: Frame, box: Box) -> Frame:
+    """The part of a frame within a box, its intrinsics moved along."""
+    rows, cols = frame.depth.shape
+    if box == (0, rows, 0, cols):
+        return frame
+    part = (slice(box.top, box.bottom), slice(box.left, box.right))
+    k = frame.intrinsics
+    if k is not None:
+        k = k.copy()
+        k[0, 2] -= box.left
+        k[1, 2] -= box.top
+    return Frame(frame.image[part], frame.depth[part], frame.path, k)
+
+
 def _item(
     image: NDArray[np.uint8],
     depth: NDArray[np.float32],
-    protocol: Protocol,
+    valid: NDArray[np.bool_],
     path: str,
     intrinsics: NDArray[np.float32] | None,
 ) -> DepthItem:
     item = DepthItem(
         image=normalise(image),
         depth=torch.from_numpy(np.ascontiguousarray(depth)[None]),
-        valid=torch.from_numpy(protocol.valid(depth)[None]),
+        valid=torch.from_numpy(np.ascontiguousarray(valid)[None]),
         size=(depth.shape[0], depth.shape[1]),
         path=path,
+        skipped="",
     )
     if intrinsics is not None:
         item["intrinsics"] = torch.from_numpy(intrinsics)

@@ -1,9 +1,9 @@
 """Depth Anything v1/v2, adapted to metric depth."""
 
 from models.adapters import AdapterConfig, adapt
-from models.depth_module import DepthModule, Optimisation
+from models.depth_module import DepthModule, Optimisation, OptionError
 from models.networks import NetworkSpec
-from models.networks.presets import Size, Version
+from models.networks.presets import Kind, Size, Version
 from models.record import Base, Record
 
 
@@ -21,6 +21,8 @@ class DepthAnythingModule(DepthModule):
         image_size: Network input (rows, cols). Linked to data.image_size.
         start_depth: Metres that every pixel starts at where the base is relative or
             random; null takes a quarter of max_depth. A metric base keeps its output.
+        kind: relative keeps the base's affine disparity, for `test --align disparity`
+            of an un-adapted network; it cannot be trained.
         optimisation: Rates, schedule and loss.
     """
 
@@ -33,13 +35,19 @@ class DepthAnythingModule(DepthModule):
         weights: str | None = "depth-anything-v2-small",
         adapter: AdapterConfig | None = None,
         start_depth: float | None = None,
+        kind: Kind = "metric",
         optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
     ) -> None:
-        spec = NetworkSpec(size, version, "metric", max_depth)
+        relative = kind == "relative"
+        spec = NetworkSpec(size, version, kind, None if relative else max_depth)
+        if relative and adapter is not None:
+            raise OptionError(
+                "a relative network is tested as it is: set model.adapter to null"
+            )
         base = Base(weights)
         network = base.load(spec)
         record = Record(spec, image_size, base, base.fingerprint(network), adapter)
-        if base.kind() != "metric":
+        if base.kind() != "metric" and not relative:
             network.start_at_depth(
                 max_depth / 4 if start_depth is None else start_depth
             )

@@ -1,5 +1,6 @@
 """Training and evaluation of any depth network: one step, one loss, nine metrics."""
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, cast
 from typing import Protocol as Interface
@@ -16,6 +17,7 @@ from datamodules.batch import DepthBatch
 from datamodules.protocols import Protocol
 from models.adapters import is_never_trained, orthogonality
 from models.adapters.state import check_tensors, check_version
+from models.alignment import Align, aligned
 from models.losses import silog
 from models.metrics import DepthMetrics, per_image
 from models.networks import DepthNetwork
@@ -40,6 +42,8 @@ class Optimisation:
     """Peak learning rate of the adapters."""
     head_lr: float = 1e-4
     """Peak learning rate of everything that is trained in full."""
+    encoder_lr: float | None = None
+    """Of what is trained in full in the encoder; null takes head_lr."""
     weight_decay: float = 0.01
     """AdamW's, on matrices trained in full; adapters have their own penalty."""
     warmup: float = 0.1
@@ -48,7 +52,7 @@ class Optimisation:
     """Lambda of the SiLog loss: 0.85 in BTS and ZoeDepth, 0.5 in Depth Anything V2."""
 
     def __post_init__(self) -> None:
-        rates = (self.adapter_lr, self.head_lr)
+        rates = (self.adapter_lr, self.head_lr, self.encoder_lr or 0.0)
         if min(rates) < 0 or self.weight_decay < 0:
             raise OptionError(
                 f"learning rates {rates} and weight_decay {self.weight_decay} must not "
@@ -59,6 +63,24 @@ class Optimisation:
                 f"warmup {self.warmup} must lie between 0 and 1, and variance_focus "
                 f"{self.variance_focus} from 0 to 1"
             )
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How `test` scores beside what the protocol says."""
+
+    align: Align = "none"
+    """Fit each prediction to its truth first: `median`, `scale_shift`, or `disparity`,
+    which relative networks need. Never to be compared with metric results."""
+    flip_tta: bool = False
+    """Average the prediction with that of the mirrored image, as ZoeDepth's and
+    NeWCRFs' evaluation does."""
+
+    @property
+    def suffix(self) -> str:
+        """What marks these results among others; empty for plain ones."""
+        aligned = "" if self.align == "none" else f"_aligned_{self.align}"
+        return aligned + ("_flip" if self.flip_tta else "")
 
 
 class Scored(Interface):
@@ -88,6 +110,11 @@ class DepthModule(LightningModule):
         self.network = network
         self.record = record
         self.optimisation = optimisation
+        self.testing = Scoring()
+        self.skipped: dict[str, None] = {}
+        """What was said of frames that could not be read, in order, each once."""
+        self.empty: dict[str, int] = {}
+        """How many images of each stage had no valid pixel."""
         self.images: dict[str, int] = {}
         """How many images each stage's last score is the mean of."""
         self.scores = record.scores
@@ -103,6 +130,7 @@ class DepthModule(LightningModule):
         return depth
 
     def training_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
+        self._note_skipped(batch)
         depth = self(batch["image"])
         target, valid = batch["depth"], batch["valid"]
         focus = self.optimisation.variance_focus
@@ -123,29 +151,62 @@ class DepthModule(LightningModule):
         return loss
 
     def validation_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
-        return self._evaluate(batch, self.val_metrics)
+        return self._evaluate(batch, self.val_metrics, Scoring())
 
     def test_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
-        return self._evaluate(batch, self.test_metrics)
+        return self._evaluate(batch, self.test_metrics, self.testing)
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val", self.val_metrics)
+
+    def on_test_start(self) -> None:
+        relative, disparity = (
+            self.record.network.kind == "relative",
+            self.testing.align == "disparity",
+        )
+        if relative and not disparity:
+            raise OptionError(
+                "the network is relative and predicts affine disparity; give "
+                "--align disparity"
+            )
+        if disparity and not relative:
+            raise OptionError(
+                "--align disparity is for relative networks, but this one predicts "
+                "metres; use none, median or scale_shift"
+            )
+
+    def on_fit_start(self) -> None:
+        if self.record.network.kind == "relative":
+            raise OptionError(
+                "a relative network can be tested, not trained here: set model.kind to "
+                "metric"
+            )
+
+    def on_train_epoch_end(self) -> None:
+        self._report_skipped()
 
     def on_test_epoch_end(self) -> None:
         self._log_means("test", self.test_metrics)
 
     def configure_optimizers(self) -> Any:
         options = self.optimisation
-        groups: dict[str, list[nn.Parameter]] = {"adapter": [], "head": [], "flat": []}
-        for name, parameter in self.network.named_parameters():
-            if parameter.requires_grad:
-                flat = "flat" if parameter.ndim < 2 else "head"
-                groups["adapter" if ".adapter." in name else flat].append(parameter)
+        head_lr, encoder_lr = options.head_lr, options.encoder_lr
+        encoder_lr = head_lr if encoder_lr is None else encoder_lr
+        # (rate, weight decay): biases, norms and scales have none.
         settings = {
             "adapter": (options.adapter_lr, 0.0),
-            "head": (options.head_lr, options.weight_decay),
-            "flat": (options.head_lr, 0.0),
+            "head": (head_lr, options.weight_decay),
+            "head_flat": (head_lr, 0.0),
+            "encoder": (encoder_lr, options.weight_decay),
+            "encoder_flat": (encoder_lr, 0.0),
         }
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in settings}
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                part = "encoder" if name.startswith("pretrained.") else "head"
+                flat = "_flat" if parameter.ndim < 2 else ""
+                group = "adapter" if ".adapter." in name else f"{part}{flat}"
+                groups[group].append(parameter)
         used = [name for name, parameters in groups.items() if parameters]
         optimizer = AdamW(
             [
@@ -199,22 +260,46 @@ class DepthModule(LightningModule):
         """The evaluation rules of the data at hand."""
         return cast(Scored, self.trainer.datamodule).protocol  # type: ignore[attr-defined]
 
-    def _evaluate(self, batch: DepthBatch, metrics: DepthMetrics) -> Tensor:
+    def _evaluate(
+        self, batch: DepthBatch, metrics: DepthMetrics, testing: Scoring
+    ) -> Tensor:
         """Score one batch; returns the prediction (B, 1, H, W) at the truth's size."""
+        self._note_skipped(batch)
         protocol = self.protocol
-        shape = batch["depth"].shape[-2:]
+        image, target, valid = batch["image"], batch["depth"], batch["valid"]
+        depth = self(image)
+        if testing.flip_tta:
+            depth = (depth + self(image.flip(-1)).flip(-1)) / 2
         depth = resize_each(
-            self(batch["image"]), batch["size"], shape, protocol.align_corners
+            depth, batch["size"], target.shape[-2:], protocol.align_corners
         )
-        depth = depth.clamp(protocol.min_depth, protocol.max_depth)
-        metrics.update(depth, batch["depth"], batch["valid"])
+        depth = aligned(depth, target, valid, testing.align, protocol.max_depth)
+        if protocol.clamp:
+            low, high = protocol.min_depth, protocol.max_depth
+            depth = depth.nan_to_num(low, posinf=high).clamp(low, high)
+        metrics.update(depth, target, valid, protocol.silog)
         return depth
+
+    def _note_skipped(self, batch: DepthBatch) -> None:
+        self.skipped.update(dict.fromkeys(batch["skipped"]))
+
+    def _report_skipped(self) -> None:
+        """Say in each process which frames it could not read, and forget them."""
+        if self.skipped:
+            first = "; ".join(list(self.skipped)[:3])
+            warnings.warn(
+                f"{len(self.skipped)} frames could not be read and were skipped: "
+                f"{first}",
+                stacklevel=2,
+            )
+            self.skipped.clear()
 
     def _log_means(self, stage: str, metrics: DepthMetrics) -> None:
         means = metrics.compute()
         metrics.reset()
         self.images[stage] = int(means.pop("n_images"))
-        empty = int(means.pop("n_empty"))
+        empty = self.empty[stage] = int(means.pop("n_empty"))
+        self._report_skipped()
         if empty:
             rank_zero_warn(
                 f"{empty} {stage} images have no valid pixel and were not averaged"

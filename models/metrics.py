@@ -1,10 +1,10 @@
 """The nine depth metrics of the field, averaged over images."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from datamodules.protocols import KITTI_SILOG, Silog
 
 METRICS = (
     "delta1",
@@ -17,20 +17,22 @@ METRICS = (
     "log10",
     "silog",
 )
-Align = Literal["none", "median"]
 
 
-def per_image(depth: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def per_image(
+    depth: Tensor, target: Tensor, valid: Tensor, silog: Silog = KITTI_SILOG
+) -> Tensor:
     """Every metric of every image, in one pass.
 
     Formulas as coded in ZoeDepth `utils/misc.py: compute_errors` and BTS
-    `bts_eval.py`; silog with the KITTI benchmark's factor 100 and lambda 1. Rows of
-    images without a valid pixel are meaningless; callers leave them out.
+    `bts_eval.py`. Rows of images without a valid pixel are meaningless; callers leave
+    them out.
 
     Args:
         depth: (B, 1, H, W) prediction, metres, above 0 where valid.
         target: (B, 1, H, W) truth, metres, above 0 where valid.
         valid: (B, 1, H, W) bool.
+        silog: Its convention; the KITTI benchmark's unless said otherwise.
 
     Returns:
         (B, 9) float64 in the order of `METRICS`.
@@ -47,7 +49,7 @@ def per_image(depth: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     ratio = torch.maximum(p / g, g / p)
     error, log_error = p - g, p.log() - g.log()
     log_mse = mean(log_error.square())
-    silog_variance = log_mse - mean(log_error).square()
+    silog_square = log_mse - silog.focus * mean(log_error).square()
     return torch.stack(
         (
             *(mean((ratio < 1.25**k).double()) for k in (1, 2, 3)),
@@ -56,23 +58,10 @@ def per_image(depth: Tensor, target: Tensor, valid: Tensor) -> Tensor:
             mean(error.square()).sqrt(),
             log_mse.sqrt(),
             mean((p.log10() - g.log10()).abs()),
-            100 * silog_variance.clamp(min=0).sqrt(),
+            silog.factor * silog_square.clamp(min=0).sqrt(),
         ),
         dim=1,
     )
-
-
-def median_scaled(depth: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Each image's prediction times median(target) / median(depth) on valid pixels.
-
-    What remains of the error after that is not a matter of scale. Never to be
-    compared with metric results.
-    """
-    inside = valid.flatten(1)
-    nan = torch.tensor(float("nan"), device=depth.device, dtype=depth.dtype)
-    p = torch.where(inside, depth.flatten(1), nan).nanmedian(dim=1).values
-    g = torch.where(inside, target.flatten(1), nan).nanmedian(dim=1).values
-    return depth * (g / p).nan_to_num(1.0)[:, None, None, None]
 
 
 class DepthMetrics(Metric):
@@ -89,20 +78,23 @@ class DepthMetrics(Metric):
     images: Tensor
     empty: Tensor
 
-    def __init__(self, align: Align = "none") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.align = align
         zeros = torch.zeros(len(METRICS), dtype=torch.float64)
         self.add_state("sums", zeros, dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("empty", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, depth: Tensor, target: Tensor, valid: Tensor) -> None:
+    def update(
+        self,
+        depth: Tensor,
+        target: Tensor,
+        valid: Tensor,
+        silog: Silog = KITTI_SILOG,
+    ) -> None:
         """Add images; shapes and units as in `per_image`."""
-        if self.align == "median":
-            depth = median_scaled(depth, target, valid)
         scored = valid.flatten(1).any(1)
-        rows = per_image(depth, target, valid)
+        rows = per_image(depth, target, valid, silog)
         self.sums += torch.where(scored[:, None], rows, 0.0).sum(0)
         self.images += scored.sum()
         self.empty += (~scored).sum()

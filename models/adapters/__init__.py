@@ -17,6 +17,7 @@ from models.adapters.lava import Lava
 from models.adapters.lora import LoRA
 from models.adapters.penalty import orthogonality
 from models.adapters.svdiff import SVDiff
+from models.adapters.train_fully import TrainFully
 from models.adapters.tucker import Tucker
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LoRA",
     "Merged",
     "SVDiff",
+    "TrainFully",
     "Tucker",
     "adapt",
     "adapted_layers",

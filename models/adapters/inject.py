@@ -44,7 +44,7 @@ def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
     targets = config.targets
     if targets is None and not config.parameters:
         targets = getattr(network, "adapter_targets", None)
-    if not targets and not config.parameters:
+    if targets is None and not config.parameters:
         raise AdapterError(
             f"targets is not given and {type(network).__name__} suggests none; give a "
             "list of regular expressions over module names"
@@ -52,6 +52,11 @@ def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
     train_fully = config.train_fully
     if train_fully is None:
         train_fully = getattr(network, "fully_trained", ())
+    if not targets and not config.parameters and not train_fully:
+        raise AdapterError(
+            "targets, parameters and train_fully are all empty, so that nothing would "
+            "be trained; name some layers"
+        )
 
     modules = dict(network.named_modules())
     usable = [name for name in modules if name and not is_never_trained(network, name)]

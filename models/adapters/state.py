@@ -16,13 +16,14 @@ from models.adapters.dora import DoRA
 from models.adapters.lava import Lava
 from models.adapters.lora import LoRA
 from models.adapters.svdiff import SVDiff
+from models.adapters.train_fully import TrainFully
 from models.adapters.tucker import Tucker
 
 DESCRIPTION_FILE = "adapter.json"
 TENSORS_FILE = "adapter.safetensors"
 FORMAT_VERSION = 1
 METHODS: dict[str, type[AdapterConfig]] = {
-    method.__name__: method for method in (Lava, LoRA, DoRA, Tucker, SVDiff)
+    method.__name__: method for method in (Lava, LoRA, DoRA, Tucker, SVDiff, TrainFully)
 }
 
 

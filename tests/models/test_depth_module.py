@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from datamodules import SyntheticDataModule
 from models import DepthAnythingModule, DINOv2Module
 from models.adapters import AdapterError, DoRA, Lava, LoRA, SVDiff, Tucker
+from models.depth_module import Optimisation
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.pretrained import save_network
 from models.record import (
@@ -177,12 +178,31 @@ def test_optimiser__adapter_and_head_have_their_own_rates(tmp_path, tiny_weights
     assert {n: g["max_lr"] for n, g in groups.items()} == {
         "adapter": 1e-3,
         "head": 1e-4,
-        "flat": 1e-4,
+        "head_flat": 1e-4,
     }
     assert (groups["adapter"]["weight_decay"], groups["head"]["weight_decay"]) == (
         0,
         0.01,
     )
+
+
+def test_optimiser__a_whole_network_has_a_rate_for_its_encoder(tmp_path, tiny_weights):
+    rates = Optimisation(head_lr=1e-3, encoder_lr=1e-5)
+    learner = module(tiny_weights, None, optimisation=rates)
+    run = trainer(tmp_path, epochs=1)
+    run.fit(learner, data())
+    groups = {
+        g["name"]: (g["max_lr"], len(g["params"]))
+        for g in run.optimizers[0].param_groups
+    }
+    assert {name: rate for name, (rate, _) in groups.items()} == {
+        "head": 1e-3,
+        "head_flat": 1e-3,
+        "encoder": 1e-5,
+        "encoder_flat": 1e-5,
+    }
+    trained = sum(p.requires_grad for p in learner.network.parameters())
+    assert sum(count for _, count in groups.values()) == trained
 
 
 @pytest.mark.parametrize("method", [Lava, LoRA, DoRA, Tucker, SVDiff])

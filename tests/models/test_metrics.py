@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules.protocols import Silog
 from models.metrics import METRICS, DepthMetrics
 
 
@@ -88,20 +89,17 @@ def test_compute__garbage_outside_the_mask_has_no_influence():
     assert computed(metric) == pytest.approx(expected(depth, target, valid), rel=1e-6)
 
 
-def test_median__removes_each_images_own_scale():
+def test_silog__conventions():
     depth, target, valid = images()
-    scales = torch.tensor([0.1, 2, 5, 1, 30]).view(5, 1, 1, 1)
-    one, two = DepthMetrics("median"), DepthMetrics("median")
+    one, two = DepthMetrics(), DepthMetrics()
     one.update(depth, target, valid)
-    two.update(depth * scales, target, valid)
-    assert computed(two) == pytest.approx(computed(one), rel=1e-5)
-
-    # torch's median is the lower of the two middle values.
-    def middle(x):
-        return np.sort(x)[(len(x) - 1) // 2]
-
-    scaled = expected(depth, target, valid, lambda p, g: middle(g) / middle(p))
-    assert computed(one) == pytest.approx(scaled, rel=1e-5)
+    two.update(depth, target, valid, Silog(0.5, 1.0))
+    rows = []
+    for p, g, v in zip(depth.double(), target.double(), valid, strict=True):
+        e = (p[v].log() - g[v].log()).numpy()
+        rows.append(np.sqrt((e**2).mean() - 0.5 * e.mean() ** 2))
+    assert computed(two)["silog"] == pytest.approx(np.mean(rows), rel=1e-6)
+    assert computed(two)["abs_rel"] == computed(one)["abs_rel"]
 
 
 def test_compute__perfect_prediction():
