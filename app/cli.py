@@ -6,8 +6,14 @@ from pathlib import Path
 
 import jsonargparse
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -61,12 +67,14 @@ class DepthCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "test":
             parser.add_class_arguments(Scoring, None)
+            # The table of `TestResults` takes the place of Lightning's.
+            parser.set_defaults(verbose=False)
         return parser
 
     def before_test(self) -> None:
         """Hand the options of `test` to the module."""
         config = self.config["test"]
-        self.model.testing = Scoring(config.align, config.flip_tta)
+        self.model.scoring = Scoring(config.align, config.flip_tta)
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and put TensorBoard and CSV logs into it."""
@@ -92,9 +100,24 @@ class DepthCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say what the run came to, below the progress bar."""
+        self._report(Summary)
+
+    def after_test(self) -> None:
+        """Print the result table, likewise."""
+        self._report(TestResults)
+
+    def _report(self, kind: type[Summary] | type[TestResults]) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Summary):
+            if isinstance(callback, kind):
                 callback.report()
+
+
+class SaveConfig(SaveConfigCallback):
+    """The resolved configuration goes into a run folder, which only `fit` has."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
 
 
 def _spec(kind: type, arguments: dict[str, object]) -> jsonargparse.Namespace:
@@ -176,6 +199,7 @@ def main(args: ArgsType = None) -> None:
         subclass_mode_model=True,
         subclass_mode_data=True,
         parser_class=OneLineParser,
+        save_config_callback=SaveConfig,
         save_config_kwargs={"overwrite": True},
         args=args,
     )

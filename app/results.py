@@ -10,11 +10,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.batch import DepthBatch
-from models.alignment import aligned
+from datamodules.protocols import Protocol
+from models.alignment import Align, aligned
 from models.depth_module import DepthModule
 from models.metrics import METRICS, DepthMetrics
 
 Row = dict[str, float]
+LABELS: dict[Align, str] = {
+    "none": "metric",
+    "median": "median-scaled, not metric",
+    "scale_shift": "scale and shift fitted, not metric",
+    "disparity": "affine disparity fitted, not metric",
+}
 
 
 class Summary(Callback):
@@ -106,6 +113,7 @@ class Summary(Callback):
             table({name: row for name, row in rows.items() if row}),
             f"trained {trainable:,} of {total:,} parameters "
             f"({100 * trainable / total:.2f} %)",
+            *count_warning(pl_module.protocol, pl_module.images["val"]),
         ]
         if log_dir is not None:
             lines.append(f"run folder: {_relative(log_dir)}")
@@ -135,6 +143,9 @@ class TestResults(Callback):
     beside the checkpoint that was tested, or else in `--trainer.default_root_dir`.
     """
 
+    def __init__(self) -> None:
+        self._report = ""
+
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(pl_module, DepthModule):
@@ -142,44 +153,53 @@ class TestResults(Callback):
         metrics = _row(trainer.callback_metrics, "test")
         protocol, images = pl_module.protocol, pl_module.images["test"]
         trainable, total = parameters(pl_module)
-        record = pl_module.record
-        adapter = record.to_dict()["adapter"]
-        testing, empty = pl_module.testing, pl_module.empty["test"]
-        label = {
-            "none": "metric",
-            "median": "median-scaled, not metric",
-            "scale_shift": "scale and shift fitted, not metric",
-            "disparity": "affine disparity fitted, not metric",
-        }[testing.align] + (", with flip" if testing.flip_tta else "")
-        print(f"\nprotocol {protocol.name}, {images} images")
-        print(table({label: metrics}))
-        print(f"trained {trainable:,} of {total:,} parameters")
-        if empty:
-            print(f"{empty} images had no valid pixel and were not averaged")
-        if protocol.n_images is not None and protocol.n_images != images:
-            print(
-                f"WARNING: {protocol.name} has {protocol.n_images} images, but "
-                f"{images} were scored: this is not the number of the literature"
-            )
+        record, scoring = pl_module.record, pl_module.scoring
+        empty = pl_module.empty["test"]
         ckpt = trainer.ckpt_path
         folder = Path(ckpt).parent if ckpt else Path(trainer.default_root_dir)
-        path = folder / f"test_{protocol.name}{testing.suffix}.json"
+        path = folder / f"test_{protocol.name}{scoring.suffix}.json"
         write_json(
             path,
             {
                 "protocol": protocol.name,
                 "n_images": images,
                 "metrics": metrics,
-                "align": testing.align,
-                "flip_tta": testing.flip_tta,
+                "align": scoring.align,
+                "flip_tta": scoring.flip_tta,
                 "n_empty": empty,
                 "model": record.to_dict()["network"] | {"base": record.base.weights},
-                "adapter": adapter,
+                "adapter": record.to_dict()["adapter"],
                 "trainable_params": trainable,
                 "total_params": total,
             },
         )
-        print(f"results: {_relative(str(path))}")
+        label = LABELS[scoring.align] + (", with flip" if scoring.flip_tta else "")
+        lines = [
+            f"protocol {protocol.name}, {images} images",
+            table({label: metrics}),
+            f"trained {trainable:,} of {total:,} parameters "
+            f"({100 * trainable / total:.2f} %)",
+        ]
+        if empty:
+            lines.append(f"{empty} images had no valid pixel and were not averaged")
+        lines += count_warning(protocol, images)
+        lines.append(f"results: {_relative(str(path))}")
+        self._report = "\n".join(lines)
+
+    def report(self) -> None:
+        """Print the table, in the process that has it."""
+        if self._report:
+            print(f"\n{self._report}")
+
+
+def count_warning(protocol: Protocol, images: int) -> list[str]:
+    """A line that says so where a score is not of the protocol's own list."""
+    if protocol.n_images in (None, images):
+        return []
+    return [
+        f"WARNING: {protocol.name} has {protocol.n_images} images, but {images} were "
+        "scored: this is not the number of the literature"
+    ]
 
 
 def table(rows: Mapping[str, Row]) -> str:

@@ -110,7 +110,7 @@ class DepthModule(LightningModule):
         self.network = network
         self.record = record
         self.optimisation = optimisation
-        self.testing = Scoring()
+        self.scoring = Scoring()
         self.skipped: dict[str, None] = {}
         """What was said of frames that could not be read, in order, each once."""
         self.empty: dict[str, int] = {}
@@ -154,7 +154,7 @@ class DepthModule(LightningModule):
         return self._evaluate(batch, self.val_metrics, Scoring())
 
     def test_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
-        return self._evaluate(batch, self.test_metrics, self.testing)
+        return self._evaluate(batch, self.test_metrics, self.scoring)
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val", self.val_metrics)
@@ -162,7 +162,7 @@ class DepthModule(LightningModule):
     def on_test_start(self) -> None:
         relative, disparity = (
             self.record.network.kind == "relative",
-            self.testing.align == "disparity",
+            self.scoring.align == "disparity",
         )
         if relative and not disparity:
             raise OptionError(
@@ -261,19 +261,19 @@ class DepthModule(LightningModule):
         return cast(Scored, self.trainer.datamodule).protocol  # type: ignore[attr-defined]
 
     def _evaluate(
-        self, batch: DepthBatch, metrics: DepthMetrics, testing: Scoring
+        self, batch: DepthBatch, metrics: DepthMetrics, scoring: Scoring
     ) -> Tensor:
         """Score one batch; returns the prediction (B, 1, H, W) at the truth's size."""
         self._note_skipped(batch)
         protocol = self.protocol
         image, target, valid = batch["image"], batch["depth"], batch["valid"]
         depth = self(image)
-        if testing.flip_tta:
+        if scoring.flip_tta:
             depth = (depth + self(image.flip(-1)).flip(-1)) / 2
         depth = resize_each(
             depth, batch["size"], target.shape[-2:], protocol.align_corners
         )
-        depth = aligned(depth, target, valid, testing.align, protocol.max_depth)
+        depth = aligned(depth, target, valid, scoring.align, protocol.max_depth)
         if protocol.clamp:
             low, high = protocol.min_depth, protocol.max_depth
             depth = depth.nan_to_num(low, posinf=high).clamp(low, high)

@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 import torch
+from torch.nn import functional as F
 
 from datamodules import SyntheticDataModule
-from datamodules.batch import Frame
+from datamodules.batch import DataError, Frame
 from datamodules.protocols import full
 from datamodules.transforms import Augment, TrainTransform
 
@@ -110,3 +112,63 @@ def test_transform__truth_out_of_range_is_not_valid():
     assert torch.equal(item["valid"], (item["depth"] < 1.5) & (item["depth"] > 0))
     assert item["valid"].any()
     assert not item["valid"].all()
+
+
+def test_transform__rotation_moves_image_depth_and_validity_together():
+    augment = Augment(flip=0, colour=0, rotate_deg=30)
+    item = TrainTransform(SIZE, full(10), augment, 0)(gradient_frame(), 0, 1)
+    frame_depths = torch.from_numpy(gradient_frame().depth[0])
+    known = item["depth"][item["valid"]]
+    assert torch.isin(known, frame_depths).all()  # nearest: no depth in between
+    corners = item["valid"][0, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert not corners.all()  # they turned in from outside
+    assert (item["depth"][~item["valid"]] == 0).all()
+    # The picture says the same as the depth: column = 100 (depth - 1), grey = 3 column.
+    grey = (item["image"][0] * 0.229 + 0.485) * 255
+    # At its edge the turned picture is mixed with black.
+    outside = F.max_pool2d((~item["valid"]).float(), 3, 1, 1)[0] > 0
+    says = (1 + grey / 300)[~outside]
+    torch.testing.assert_close(says, item["depth"][0][~outside], rtol=0, atol=0.03)
+
+
+def test_transform__lower_bound_keeps_the_shape_and_crops():
+    augment = Augment(flip=0, colour=0, resize="lower_bound")
+    item = TrainTransform((28, 28), full(10), augment, 0)(gradient_frame(), 0, 0)
+    assert item["image"].shape == (3, 28, 28)
+    # 56x84 becomes 28x42, of which 28 columns are left: half the zoom, 0.02 m a column.
+    assert item["depth"][0, 0].diff().median() == pytest.approx(0.02, abs=1e-4)
+    assert item["intrinsics"][0, 0] == 30
+
+
+def test_transform__colour_is_zoe_depths():
+    """All three or none; with unit gamma left aside, one factor per channel."""
+    frame = gradient_frame()
+    flat = Frame(np.full_like(frame.image, 100), frame.depth, "flat")
+    ranges = Augment(flip=0, colour=1, brightness=(0.5, 0.5))
+    plain = TrainTransform(SIZE, full(10), Augment(flip=0, colour=0), 0)(flat, 0, 0)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255
+    for index in range(20):
+        item = TrainTransform(SIZE, full(10), ranges, 0)(flat, 0, index)
+        levels = item["image"] * std + mean
+        assert (levels.flatten(1).std(1) < 1e-3).all()
+        # 100 / 255 to the power 0.9 to 1.1, halved, times 0.9 to 1.1.
+        low, high = (255 * (100 / 255) ** g / 2 for g in (1.1, 0.9))
+        assert (levels >= low * 0.9 - 1).all()
+        assert (levels <= high * 1.1 + 1).all()
+    torch.testing.assert_close(
+        plain["image"] * std + mean, torch.full((3, *SIZE), 100.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop": (30, 42)}, "augment crop .* multiples of 14"),
+        ({"rotate_deg": 90}, "rotate_deg 90"),
+        ({"brightness": (1.2, 0.8)}, "brightness"),
+    ],
+)
+def test_augment__wrong_options_are_named(options, message):
+    with pytest.raises(DataError, match=message):
+        Augment(**options)

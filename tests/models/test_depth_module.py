@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from datamodules import SyntheticDataModule
 from models import DepthAnythingModule, DINOv2Module
-from models.adapters import AdapterError, DoRA, Lava, LoRA, SVDiff, Tucker
+from models.adapters import AdapterError, DoRA, Lava, LoRA, SVDiff, TrainFully, Tucker
 from models.depth_module import Optimisation
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.pretrained import save_network
@@ -205,9 +205,10 @@ def test_optimiser__a_whole_network_has_a_rate_for_its_encoder(tmp_path, tiny_we
     assert sum(count for _, count in groups.values()) == trained
 
 
-@pytest.mark.parametrize("method", [Lava, LoRA, DoRA, Tucker, SVDiff])
+@pytest.mark.parametrize("method", [Lava, LoRA, DoRA, Tucker, SVDiff, TrainFully])
 def test_adapter_folder__round_trip(tmp_path, tiny_weights, method):
-    learner = module(tiny_weights, method() if method is SVDiff else method(rank=2))
+    ranked = method not in (SVDiff, TrainFully)
+    learner = module(tiny_weights, method(rank=2) if ranked else method())
     with torch.no_grad():
         for parameter in learner.parameters():
             if parameter.requires_grad:

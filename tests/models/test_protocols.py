@@ -197,7 +197,7 @@ def test_score__two_batches_equal_one(tiny_weights, name):
 def test_flip__averages_with_the_mirrored_image(tiny_weights):
     frames = random_frames("nyu_eigen")
     learner = module(tiny_weights, NYU_EIGEN)
-    learner.testing = Scoring(flip_tta=True)
+    learner.scoring = Scoring(flip_tta=True)
 
     def mirrored(image):
         return (learner(image) + learner(image.flip(-1)).flip(-1)) / 2
@@ -215,12 +215,12 @@ def test_disparity__scores_a_relative_network_and_no_other(tmp_path, tiny_weight
     learner = module(tiny_weights, NYU_EIGEN, kind="relative")
     with pytest.raises(OptionError, match="give --align disparity"):
         run_test(learner, data)
-    learner.testing = Scoring(align="disparity")
+    learner.scoring = Scoring(align="disparity")
     row = run_test(learner, data)
     # A fit can always choose one depth for all pixels.
     assert 0 < row["delta1"] < 1
     metric = module(tiny_weights, NYU_EIGEN)
-    metric.testing = Scoring(align="disparity")
+    metric.scoring = Scoring(align="disparity")
     with pytest.raises(OptionError, match="for relative networks"):
         run_test(metric, data)
     with pytest.raises(OptionError, match="not trained here"):

@@ -8,6 +8,7 @@ from models.adapters import (
     AdapterError,
     Lava,
     LoRA,
+    TrainFully,
     adapt,
     adapted_layers,
     merge,
@@ -99,3 +100,19 @@ def test_adapt__layer_that_is_read_but_never_called_is_refused():
     layer = nn.TransformerEncoderLayer(8, 2)
     with pytest.raises(AdapterError, match="fused kernels read its weight"):
         adapt(layer, Lava(rank=2, targets=["linear1"], train_fully=[]))
+
+
+def test_train_fully__trains_named_layers_and_nothing_else():
+    network = stack()
+    config = TrainFully(train_fully=["^1$"])
+    assert adapt(network, config) == ()
+    trained = [n for n, p in network.named_parameters() if p.requires_grad]
+    assert trained == ["1.weight", "1.bias"]
+    assert merge(network).bases == {}
+
+
+def test_train_fully__has_no_increments():
+    with pytest.raises(AdapterError, match="targets and parameters stay empty"):
+        TrainFully(targets=["0"])
+    with pytest.raises(AdapterError, match="nothing would be trained"):
+        adapt(stack(), TrainFully(train_fully=[]))
