@@ -19,6 +19,7 @@ import albumentations as A
 import cv2
 
 PATCH_PX = 14
+SHRINK = 1.5
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,26 @@ def check_image_size(
 
 def normalise(image: NDArray[np.uint8]) -> Tensor:
     """RGB (H, W, 3) uint8 to (3, H, W) float32 with ImageNet mean and deviation."""
-    mean = np.array(IMAGENET_MEAN, np.float32) * 255
-    std = np.array(IMAGENET_STD, np.float32) * 255
-    scaled = (image.astype(np.float32) - mean) / std
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+    planes = np.empty((3, *image.shape[:2]), np.float32)
+    # Plane by plane: ten times as fast as on interleaved channels.
+    for plane, channel, mean, std in zip(
+        planes, cv2.split(image), IMAGENET_MEAN, IMAGENET_STD, strict=True
+    ):
+        np.subtract(channel, np.float32(255 * mean), out=plane)
+        plane *= np.float32(1 / (255 * std))
+    return torch.from_numpy(planes)
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize RGB to (rows, cols): area average when shrinking, cubic when growing."""
+    """Resize RGB to (rows, cols): cubic, or the area's mean when shrinking much.
+
+    Cubic without a filter is what Depth Anything does at any size; beyond `SHRINK` it
+    would skip pixels. The area's mean takes four to ten times as long.
+    """
     if image.shape[:2] == size:
         return image
-    shrinks = image.shape[0] * image.shape[1] > size[0] * size[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    shrink = max(image.shape[0] / size[0], image.shape[1] / size[1])
+    method = cv2.INTER_AREA if shrink > SHRINK else cv2.INTER_CUBIC
     resized = cv2.resize(image, (size[1], size[0]), interpolation=method)
     return resized.astype(np.uint8, copy=False)
 
