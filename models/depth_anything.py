@@ -45,6 +45,10 @@ class DepthAnythingModule(DepthModule):
                 "a relative network is tested as it is: set model.adapter to null"
             )
         base = Base(weights)
+        if relative and base.kind() == "metric":
+            raise OptionError(
+                f"{weights} holds a metric network: leave model.kind at metric"
+            )
         network = base.load(spec)
         record = Record(spec, image_size, base, base.fingerprint(network), adapter)
         if base.kind() != "metric" and not relative:

@@ -21,11 +21,11 @@ from models.adapters.state import (
     save_files,
 )
 from models.networks import DepthNetwork, NetworkError, NetworkSpec
+from models.networks.identity import identify
 from models.networks.pretrained import (
     fingerprint,
     load_dinov2,
     load_network,
-    recorded_spec,
 )
 from models.networks.sources import locate
 
@@ -65,8 +65,7 @@ class Base:
         """What the weights predict; `none` where there is no trained head yet."""
         if self.weights is None or self.part == "encoder":
             return "none"
-        recorded = recorded_spec(locate(self.weights))
-        return "relative" if recorded is None else recorded.kind
+        return identify(locate(self.weights)).kind or "relative"
 
 
 @dataclass(frozen=True)

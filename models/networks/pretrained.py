@@ -13,12 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.networks.depth_network import DepthNetwork
+from models.networks.identity import CONFIG_FILE, FORMAT, identify
 from models.networks.presets import Kind, NetworkError, NetworkSpec, Size, Version
 from models.networks.sources import locate
 
 WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-FORMAT = "lava-depth"
 StateDict = dict[str, Tensor]
 
 
@@ -36,9 +35,10 @@ def load_depth_anything(
         source: An official `.pth` or `.safetensors` (plain, or wrapped by a training
             script), a `transformers` folder, a merged folder of ours, or a Hub id.
         size: Which network the file is for; its shapes are checked.
-        version: v1 and v2 files look alike and differ in meaning: this cannot be
-            checked, unless the folder records it.
-        kind: Relative and metric files look alike, too.
+        version: v1 and v2 files have the same keys and differ in meaning. Checked
+            against `config.json` or the official file's name; a renamed file without
+            either loads as whatever is asked for.
+        kind: Relative and metric files look alike, too, and are checked likewise.
         max_depth: Metres; what a metric network was trained with. Another value
             rescales its output.
 
@@ -50,12 +50,7 @@ def load_depth_anything(
     """
     spec = NetworkSpec(size, version, kind, max_depth)
     path = locate(str(source))
-    recorded = recorded_spec(path)
-    if recorded is not None and recorded.kind != kind:
-        raise NetworkError(
-            f"{path} holds a {recorded.kind} network, not a {kind} one; ask for "
-            f"kind={recorded.kind!r}"
-        )
+    identify(path).check(str(path), spec, kind=True)
     return load_network(path, spec)
 
 
@@ -65,13 +60,7 @@ def load_network(path: Path, spec: NetworkSpec) -> DepthNetwork:
     A relative base may so become a metric network, whose last convolution the caller
     starts anew (`DepthNetwork.start_at_depth`).
     """
-    recorded = recorded_spec(path)
-    for name in ("size", "version"):
-        if recorded is not None and getattr(recorded, name) != getattr(spec, name):
-            raise NetworkError(
-                f"{path} holds a network of {name} {getattr(recorded, name)!r}, not "
-                f"{getattr(spec, name)!r}; ask for that one"
-            )
+    identify(path).check(str(path), spec, kind=False)
     network = DepthNetwork(spec)
     _load_strictly(network, official_keys(read_state_dict(path)), path)
     return network
@@ -177,22 +166,6 @@ def save_network(
     text.write_text(json.dumps(config, indent=2) + "\n")
     weights.replace(folder / WEIGHTS_FILE)
     text.replace(folder / CONFIG_FILE)
-
-
-def recorded_spec(path: Path) -> NetworkSpec | None:
-    """What a merged folder of ours says about its own network; None for others."""
-    config = path / CONFIG_FILE
-    if not config.is_file():
-        return None
-    try:
-        content = json.loads(config.read_text())
-    except ValueError:
-        raise NetworkError(
-            f"{config} is not valid JSON; write the folder again"
-        ) from None
-    if content.get("format") != FORMAT:
-        return None
-    return NetworkSpec(**content["network"])
 
 
 def _load_strictly(module: nn.Module, state: StateDict, path: Path) -> None:

@@ -4,7 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+)
 
 from models.networks.presets import NetworkError
 
@@ -74,7 +78,11 @@ def locate(source: str) -> Path:
         )
     wanted = known or Source(source, "model.safetensors", "see its model card")
     try:
-        return Path(hf_hub_download(wanted.repo_id, wanted.filename))
+        path = Path(hf_hub_download(wanted.repo_id, wanted.filename))
+        if known is None and _has_config(wanted.repo_id):
+            # Beside its config.json the file says what it is.
+            return path.parent
+        return path
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise NetworkError(
             f"weights {source!r} could not be had from the Hub "
@@ -82,3 +90,11 @@ def locate(source: str) -> Path:
             f"{wanted.repo_id} (licence {wanted.licence}) by other means and give its "
             "path instead"
         ) from None
+
+
+def _has_config(repo_id: str) -> bool:
+    try:
+        hf_hub_download(repo_id, "config.json")
+    except EntryNotFoundError:
+        return False
+    return True

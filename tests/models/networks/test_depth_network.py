@@ -5,6 +5,7 @@ import transformers
 
 from models.networks import DepthNetwork, NetworkError, NetworkSpec
 from models.networks.presets import PRESETS
+from models.networks.transformers_keys import from_transformers
 
 
 def reference(size: str, version: str, kind: str, max_depth: float | None):
@@ -76,6 +77,29 @@ def resample(values: np.ndarray, n: int, axis: int) -> np.ndarray:
         place = np.clip(first + tap, 0, grid - 1)
         np.add.at(weights, (np.arange(n), place), cubic(source - (first + tap)))
     return np.moveaxis(np.tensordot(weights, values, (1, axis)), 0, axis)
+
+
+@pytest.mark.parametrize("size", [(392, 518), (350, 1204), (518, 686)])
+def test_forward__equals_transformers_with_the_official_rule_at_other_sizes(size):
+    """All but the position embedding is theirs; that is re-derived above, in NumPy."""
+    model = reference("S", "v2", "relative", None)
+    network = DepthNetwork(NetworkSpec("S", "v2", "relative")).eval()
+    network.load_state_dict(from_transformers(model.state_dict()), strict=False)
+    embeddings = model.backbone.embeddings
+
+    def official(tokens, height, width):
+        table = embeddings.position_embeddings.detach().double()
+        grid = table[0, 1:].reshape(37, 37, -1).numpy()
+        grid = resample(resample(grid, height // 14, 0), width // 14, 1)
+        rest = torch.from_numpy(grid.reshape(1, -1, grid.shape[-1]))
+        return torch.cat([table[:, :1], rest], 1).float()
+
+    embeddings.interpolate_pos_encoding = official
+    x = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        expected, ours = model(x).predicted_depth, network(x)[:, 0]
+    assert expected.std() > 0.05 * expected.mean()
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("patches", [(28, 37), (25, 86), (37, 49), (9, 12)])

@@ -48,7 +48,7 @@ def test_save__merged_folder_knows_what_it_is(tmp_path, tiny):
     given = {"size": "tiny", "version": "v2"}
     loaded = load_depth_anything(tmp_path / "m", **given, kind="metric", max_depth=10.0)
     assert fingerprint(loaded) == fingerprint(tiny)
-    with pytest.raises(NetworkError, match="holds a metric network, not a relative"):
+    with pytest.raises(NetworkError, match="network of kind 'metric', not 'relative'"):
         load_depth_anything(tmp_path / "m", **RELATIVE)
     with pytest.raises(NetworkError, match="network of version 'v2', not 'v1'"):
         load_depth_anything(
