@@ -14,7 +14,13 @@ from models.depth_module import OptionError
 from models.networks import NetworkError
 from models.record import CheckpointError
 
-USER_ERRORS = (DataError, AdapterError, NetworkError, CheckpointError, OptionError)
+
+
+class ExportError(Exception):
+    """A network that cannot be written in some form; the message says why."""
+
+
+USER_ERRORS = (ExportError, DataError, AdapterError, NetworkError, CheckpointError, OptionError)
 NOISE = (
     "Does not validate against",
     "Subtypes:",

@@ -21,6 +21,8 @@ from datamodules.transforms import Augment, EvalTransform, lower_bound
 from models import DepthAnythingModule
 from models.depth_module import OptionError, Scoring
 from models.metrics import METRICS
+from models.networks.pretrained import save_network
+from tests.conftest import random_tiny
 
 SIZE = (28, 42)
 SHARED = Path(__file__).parents[3] / "shared/data"
@@ -212,7 +214,10 @@ def test_flip__averages_with_the_mirrored_image(tiny_weights):
 def test_disparity__scores_a_relative_network_and_no_other(tmp_path, tiny_weights):
     frames = random_frames("nyu_eigen")
     data = InMemoryModule(frames, NYU_EIGEN)
-    learner = module(tiny_weights, NYU_EIGEN, kind="relative")
+    with pytest.raises(OptionError, match="holds a metric network"):
+        module(tiny_weights, NYU_EIGEN, kind="relative")
+    save_network(random_tiny("relative", None), tmp_path / "relative")
+    learner = module(tmp_path / "relative", NYU_EIGEN, kind="relative")
     with pytest.raises(OptionError, match="give --align disparity"):
         run_test(learner, data)
     learner.scoring = Scoring(align="disparity")

@@ -67,6 +67,8 @@ def worker(rank: int, kind: str, folder: str) -> None:
         found = gradients(net, config, batch()[2 * rank : 2 * rank + 2])
         if rank == 0:
             torch.save(found, Path(folder) / f"{method.__name__}.pt")
+    # Leaving while the other still talks can abort this process.
+    dist.barrier()
     dist.destroy_process_group()
 
 
