@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.batch import IMAGENET_MEAN, IMAGENET_STD, DepthBatch
-from datamodules.depth_files import colour
+from datamodules.depth_writers import colour
 from datamodules.transforms import resize_image
 
 ERROR_RANGE = 0.5

@@ -175,6 +175,7 @@ def quiet() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*LeafSpec.*is deprecated.*",
+        "You are using a custom batch sampler.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         "The dirpath has changed from .*",
         ".*smaller than the logging interval.*",

@@ -15,12 +15,18 @@ from models.networks import NetworkError
 from models.record import CheckpointError
 
 
-
 class ExportError(Exception):
     """A network that cannot be written in some form; the message says why."""
 
 
-USER_ERRORS = (ExportError, DataError, AdapterError, NetworkError, CheckpointError, OptionError)
+USER_ERRORS = (
+    ExportError,
+    DataError,
+    AdapterError,
+    NetworkError,
+    CheckpointError,
+    OptionError,
+)
 NOISE = (
     "Does not validate against",
     "Subtypes:",

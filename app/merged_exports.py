@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,10 @@ OPSET = 20
 TOLERANCE = {"depth-anything": 0.0, "transformers": 1e-4, "onnx": 1e-3, "half": 2e-2}
 """Largest |a - b| / |a| over the probes. Files of ours hold the same numbers;
 `transformers` and ONNX Runtime sum in another order; half has 11 bits."""
-NEEDS = {"transformers": ("transformers",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
+NEEDS = {
+    "transformers": ("transformers",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+}
 
 
 def save_merged(
@@ -82,8 +85,8 @@ def save_merged(
         allowed = TOLERANCE["half" if half else form]
         if not worst <= allowed:
             raise ExportError(
-                f"the {form} export differs from the network by {worst:.1e} (relative), "
-                f"where {allowed:.0e} is allowed; it was not kept"
+                f"the {form} export differs from the network by {worst:.1e} (relative)"
+                f", where {allowed:.0e} is allowed; it was not kept"
             )
         if folder.exists():
             folder.rmdir()
@@ -160,8 +163,11 @@ def _write_transformers(
             f"transformers stores max_depth as a whole number of metres, not "
             f"{spec.max_depth}; export as onnx, or train with a whole max_depth"
         )
-    config = transformers.DepthAnythingConfig(
-        backbone_config=transformers.Dinov2Config(
+    # transformers leaves these two signatures untyped.
+    new: Any = transformers.DepthAnythingConfig
+    encoder: Any = transformers.Dinov2Config
+    config = new(
+        backbone_config=encoder(
             hidden_size=preset.embed_dim,
             num_hidden_layers=preset.depth,
             num_attention_heads=preset.num_heads,
@@ -179,7 +185,7 @@ def _write_transformers(
         max_depth=int(spec.max_depth or 1),
         lava_depth=dict(notes),
     )
-    model = transformers.DepthAnythingForDepthEstimation(config).eval()
+    model = transformers.DepthAnythingForDepthEstimation(config)
     model.load_state_dict(to_transformers(network.state_dict()))
     model.save_pretrained(folder)
     rows, cols = image_size
@@ -211,7 +217,7 @@ def _write_onnx(
     notes: Mapping[str, object],
     half: bool,
 ) -> Reopened:
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     dtype = torch.float16 if half else torch.float32
     side = 5 * PATCH_PX

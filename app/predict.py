@@ -1,186 +1,210 @@
-"""The command line of predict.py: photographs in, depth maps out."""
+"""predict.py: pictures in, depth out; a trained network handed on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import signal
 from pathlib import Path
-from typing import Any, TypedDict
 
-import torch
-from jsonargparse import set_parsing_settings
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, default_collate
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader
 
 from app.cli import quiet
-from app.errors import OneLineParser, fail, one_line_errors
+from app.depth_writer import Camera, DepthWriter
+from app.errors import ExportError, fail, one_line_errors
+from app.export import save_peft
+from app.ledger import Ledger
+from app.merged_exports import save_merged
+from app.opening import Opened, merged, open_model
+from app.predict_options import LOWER_BOUND, Options, parser
+from app.predictor import Predictor, collate
 from datamodules.batch import DataError
-from datamodules.depth_files import png_scale, write_colour, write_png16
-from datamodules.images import Photograph, Photographs, find_images
-from models.adapters import merge
-from models.networks import DepthNetwork
-from models.networks.pretrained import save_network
-from models.record import load_checkpoint
+from datamodules.images import (
+    InputSize,
+    Photograph,
+    Photographs,
+    Picture,
+    ShapeBatches,
+    find_images,
+    header,
+    input_size,
+)
+
+METRES = ("png", "ply", "color")
+"""Formats that mean metres."""
+BATCH_PIXELS = 8 * 518 * 686
+"""Input pixels in a batch, at most: larger pictures come in smaller batches."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What predict.py can be told."""
+class Pictures(LightningDataModule):
+    """The pictures that are still to be done, each process its share."""
 
-    model: str
-    """A run's checkpoint (.ckpt)."""
-    output: str = "predictions"
-    """Folder for the depth maps; it mirrors the folders of the photographs."""
-    export: str | None = None
-    """Also write the adapted network, merged, as config.json and model.safetensors
-    with the official Depth Anything keys into this folder."""
-    batch_size: int = 8
-    """Photographs at a time."""
-    workers: int = 2
-    """Processes that read photographs."""
-    accelerator: str = "auto"
-    """cpu, gpu or auto."""
-    devices: str = "auto"
-    """How many processors to share the photographs among."""
-
-
-class PhotographBatch(TypedDict):
-    """`Photograph`s, stacked."""
-
-    image: Tensor
-    size: list[tuple[int, int]]
-    path: list[str]
-    error: list[str]
-
-
-class Predictor(LightningModule):
-    """A trained network that predicts at each photograph's own size."""
-
-    def __init__(self, network: DepthNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def predict_step(self, batch: PhotographBatch, batch_idx: int) -> list[Tensor]:
-        """Depth (H, W) in metres of each photograph, empty where it is unreadable."""
-        depth = self.network(batch["image"])
-        return [
-            F.interpolate(depth[i : i + 1], size, mode="bilinear", align_corners=True)[
-                0, 0
-            ].cpu()
-            if all(size)
-            else torch.empty(0)
-            for i, size in enumerate(batch["size"])
-        ]
-
-
-class DepthWriter(BasePredictionWriter):
-    """Write each prediction as `<name>.depth.png` and `<name>.colour.png`.
-
-    The photograph's own suffix stays in the name, so that a.jpg and a.png keep apart.
-
-    Args:
-        folder: Where to; the photographs' folders are mirrored below it.
-        max_depth: Metres; sets the PNG's units and the far end of the colours.
-    """
-
-    def __init__(self, folder: Path, max_depth: float) -> None:
-        super().__init__(write_interval="batch")
-        self.folder, self.max_depth = folder, max_depth
-        self.scale = png_scale(max_depth)
-        self.written = 0
-        self.errors: list[str] = []
-
-    def write_on_batch_end(
+    def __init__(
         self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: PhotographBatch,
-        batch_idx: int,
-        dataloader_idx: int,
+        pictures: list[Picture],
+        shapes: list[tuple[int, int]],
+        options: Options,
     ) -> None:
-        for depth, path, error in zip(
-            prediction, batch["path"], batch["error"], strict=True
-        ):
-            if error:
-                self.errors.append(error)
-                continue
-            stem = self.folder / path
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            metres = depth.float().numpy()
-            write_png16(stem.with_name(f"{stem.name}.depth.png"), metres, self.scale)
-            colours = stem.with_name(f"{stem.name}.colour.png")
-            write_colour(colours, metres, self.max_depth)
-            self.written += 1
+        super().__init__()
+        self.pictures, self.shapes, self.options = pictures, shapes, options
 
-
-def predict(images: list[str], options: Options) -> None:
-    """Predict depth for every photograph, then say how to read the files.
-
-    Unreadable photographs are left out and named at the end.
-    """
-    network, record = load_checkpoint(Path(options.model))
-    merge(network)
-    network.eval()
-    if options.export is not None:
-        notes = {key: record.to_dict()[key] for key in ("base", "adapter", "scores")}
-        save_network(network, Path(options.export), notes)
-        print(f"merged network: {options.export}")
-    if not images:
-        if options.export is None:
-            raise DataError("no photographs given; name image files or folders")
-        return
-    max_depth = record.network.max_depth
-    assert max_depth is not None, "only metric networks are trained"
-    files = find_images([Path(given) for given in images])
-    writer = DepthWriter(Path(options.output), max_depth)
-    Path(options.output).mkdir(parents=True, exist_ok=True)
-    loader = DataLoader(
-        Photographs(files, record.image_size),
-        batch_size=options.batch_size,
-        num_workers=min(options.workers, len(files)),
-        collate_fn=_collate,
-    )
-    trainer = Trainer(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        logger=False,
-        callbacks=[writer],
-        enable_model_summary=False,
-    )
-    trainer.predict(Predictor(network), loader, return_predictions=False)
-    print(
-        f"{writer.written} depth maps in {options.output}: "
-        f"metres = value / {writer.scale} in *.depth.png (16 bit)"
-    )
-    if writer.errors:
-        fail(
-            f"{len(writer.errors)} of {len(files)} photographs could not be read: "
-            f"{'; '.join(writer.errors[:3])}"
+    def predict_dataloader(self) -> DataLoader[Photograph]:
+        assert self.trainer is not None
+        place = (self.trainer.world_size, self.trainer.global_rank)
+        size = self.options.batch_size
+        return DataLoader(
+            Photographs(
+                self.pictures, self.shapes, keep_pixels="ply" in self.options.formats
+            ),
+            batch_sampler=ShapeBatches(self.shapes, size, BATCH_PIXELS, *place),
+            num_workers=min(self.options.workers, len(self.pictures)),
+            collate_fn=collate,
         )
 
 
-def _collate(items: list[Photograph]) -> PhotographBatch:
-    return PhotographBatch(
-        image=default_collate([item["image"] for item in items]),
-        size=[item["size"] for item in items],
-        path=[item["path"] for item in items],
-        error=[item["error"] for item in items],
+def run(options: Options) -> None:
+    """Export the model if that is asked for, and predict every picture.
+
+    Pictures that cannot be read are left out and named at the end, with exit code 1.
+    """
+    if not options.images and options.export is None:
+        raise DataError(
+            "no photographs given; name image files or folders, or --export"
+        )
+    opened = open_model(options.model, options.network)
+    if options.export is not None:
+        export(opened, options, Path(options.export))
+    if options.images:
+        predict(opened, options)
+
+
+def export(opened: Opened, options: Options, folder: Path) -> None:
+    """Hand the network on in the form that was asked for."""
+    record = opened.record
+    if options.export_format == "peft":
+        if record is None or record.adapter is None:
+            raise ExportError(f"{options.model} has no adapter to write as PEFT's")
+        save_peft(opened.network, record.adapter, folder, options.export_base)
+        print(f"PEFT folder: {folder}")
+        return
+    size = opened.image_size or (LOWER_BOUND, LOWER_BOUND)
+    worst = save_merged(
+        merged(opened),
+        folder,
+        options.export_format,
+        image_size=size,
+        notes=opened.notes(),
+        half=options.export_half,
     )
+    print(
+        f"merged network ({options.export_format}): {folder}; reloaded, it differs by "
+        f"at most {worst:.1e} (relative)"
+    )
+
+
+def predict(opened: Opened, options: Options) -> None:
+    """Predict depth for every picture, then say how to read the files."""
+    pictures = find_images(options.images)
+    spec = opened.network.spec
+    if spec.kind == "relative" and set(METRES) & set(options.formats):
+        raise DataError(
+            "the network is relative: it predicts disparity without a unit, for which "
+            f"{', '.join(METRES)} have no meaning; use --formats npy, pfm or exr"
+        )
+    max_depth = spec.max_depth or 1.0
+    scale = options.scale(max_depth) if "png" in options.formats else 0
+    wanted = options.input_size(opened.image_size)
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    trainer = Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        precision=options.precision,
+        logger=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+    )
+    about: dict[str, object] = {
+        "model": options.model,
+        "kind": spec.kind,
+        "max_depth": spec.max_depth,
+        "png_units_per_metre": scale or None,
+        "input_size": list(wanted) if isinstance(wanted, tuple) else wanted,
+        "tta": options.tta,
+        "tile": options.tile,
+    }
+    ledger = Ledger(folder, about, trainer.global_rank, trainer.world_size)
+    done = set() if options.overwrite else ledger.done(options.formats)
+    left = [picture for picture in pictures if picture.name not in done]
+    if done:
+        print(f"{len(pictures) - len(left)} of {len(pictures)} are there already")
+    if left:
+        headers = [header(p.path) if p.frame is None else (None, None) for p in left]
+        tiles = wanted if options.tile else None
+        shapes = [_shape(size, "native" if tiles else wanted) for size, _ in headers]
+        writer = DepthWriter(
+            folder,
+            left,
+            [focal_px for _, focal_px in headers],
+            options.formats,
+            max_depth,
+            scale,
+            options.colormap,
+            Camera(options.fx, options.fy, options.cx, options.cy, options.fov),
+            ledger,
+        )
+        trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+        tile = None if tiles is None else _tile_size(tiles)
+        model = Predictor(merged(opened), tta=options.tta, tile=tile)
+        before = signal.signal(signal.SIGTERM, _stop)
+        try:
+            trainer.predict(
+                model, Pictures(left, shapes, options), return_predictions=False
+            )
+        finally:
+            writer.finish()
+            signal.signal(signal.SIGTERM, before)
+    trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        ledger.merge()
+        _report(ledger, {picture.name for picture in pictures}, options, scale)
+
+
+def _shape(size: tuple[int, int] | None, wanted: InputSize) -> tuple[int, int]:
+    """Network input of a picture; of one that cannot be read it does not matter."""
+    if size is None:
+        return wanted if isinstance(wanted, tuple) else (LOWER_BOUND, LOWER_BOUND)
+    return input_size(size, wanted)
+
+
+def _tile_size(wanted: InputSize) -> tuple[int, int]:
+    if isinstance(wanted, tuple):
+        return wanted
+    side = LOWER_BOUND if wanted == "native" else wanted
+    return side, side
+
+
+def _report(ledger: Ledger, names: set[str], options: Options, scale: int) -> None:
+    """Say what was written and how to read it; end with code 1 if something failed."""
+    entries = [entry for name, entry in ledger.entries.items() if name in names]
+    errors = [entry["error"] for entry in entries if entry["error"]]
+    units = f": metres = value / {scale} in *.depth.png (16 bit)" if scale else ""
+    print(f"{len(entries) - len(errors)} predictions in {options.output}{units}")
+    if errors:
+        fail(
+            f"{len(errors)} of {len(names)} pictures failed, all named in "
+            f"{options.output}/{ledger.path.name}: {'; '.join(errors[:3])}"
+        )
+
+
+def _stop(signum: int, frame: object) -> None:
+    """End on SIGTERM as on an error: what is done is noted."""
+    raise SystemExit(128 + signum)
 
 
 @one_line_errors
 def main(args: list[str] | None = None) -> None:
     """Run predict.py with `args` or the command line."""
     quiet()
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = OneLineParser(prog="predict.py", description=predict.__doc__ or "")
-    parser.add_argument(
-        "images", nargs="*", type=str, help="Image files, or folders of them."
-    )
-    parser.add_class_arguments(Options)
-    given = parser.parse_args(args)
-    images = given.pop("images")
-    predict(images, Options(**vars(given)))
+    given = vars(parser().parse_args(args))
+    given["formats"] = tuple(given["formats"])
+    run(Options(**given))

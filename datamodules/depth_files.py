@@ -1,4 +1,4 @@
-"""Read and write one depth map or photograph, and say clearly what is wrong with it."""
+"""Read one depth map or photograph, and say clearly what is wrong with it."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -103,42 +103,6 @@ def metres(
     return depth
 
 
-def png_scale(max_depth: float) -> int:
-    """Units per metre with which `max_depth` metres fit 16 bits: 1000 or 256."""
-    for scale in (1000, 256):
-        if max_depth * scale <= np.iinfo(np.uint16).max:
-            return scale
-    raise DataError(f"depths up to {max_depth:g} m do not fit a 16-bit PNG; use .npy")
-
-
-def write_png16(path: Path, depth: NDArray[np.float32], scale: int) -> None:
-    """Write (H, W) metres as a 16-bit PNG of rounded metres x scale."""
-    units = np.rint(depth * np.float32(scale)).clip(0, np.iinfo(np.uint16).max)
-    _write(path, units.astype(np.uint16))
-
-
-def write_colour(path: Path, depth: NDArray[np.float32], max_depth: float) -> None:
-    """Write (H, W) metres as a colour picture, near warm, far dark."""
-    _write(path, cv2.cvtColor(colour(depth, max_depth), cv2.COLOR_RGB2BGR))
-
-
-def colour(depth: NDArray[np.float32], max_depth: float) -> NDArray[np.uint8]:
-    """RGB (H, W, 3) of a depth map (H, W) in metres; unknown depth is black.
-
-    The range is fixed, not each picture's own, so that pictures can be compared:
-    logarithmic from max_depth / 50 to max_depth, as depth errors are relative.
-    """
-    known = depth > 0
-    low = max_depth / 50
-    position = np.log(np.where(known, depth, max_depth) / low) / np.log(50)
-    level = (255 * (1 - position.clip(0, 1))).astype(np.uint8)
-    rgb: NDArray[np.uint8] = cv2.cvtColor(
-        cv2.applyColorMap(level, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB
-    )
-    rgb[~known] = 0
-    return rgb
-
-
 def _read_stored(path: Path) -> Stored:
     suffix = path.suffix.lower()
     stored: Stored | None
@@ -200,16 +164,3 @@ def _read(path: Path) -> NDArray[np.uint8]:
             "copy it again"
         )
     return np.frombuffer(content, np.uint8)
-
-
-def _write(path: Path, pixels: Stored) -> None:
-    """Encode and write under a temporary name first, so that no half file stays."""
-    done, content = cv2.imencode(path.suffix, pixels)
-    assert done, path
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(content.tobytes())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written ({error.strerror})") from None

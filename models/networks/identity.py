@@ -37,6 +37,8 @@ class Identity:
     version: Version | None = None
     kind: Kind | None = None
     max_depth: float | None = None
+    image_size: tuple[int, int] | None = None
+    """(rows, cols) that it was trained at."""
 
     def check(self, source: str, spec: NetworkSpec, *, kind: bool) -> None:
         """Refuse a network that these weights are not for.
@@ -72,7 +74,14 @@ def identify(path: Path) -> Identity:
             ) from None
         if content.get("format") == FORMAT:
             spec = NetworkSpec(**content["network"])
-            return Identity(spec.size, spec.version, spec.kind, spec.max_depth)
+            size = content.get("image_size")
+            return Identity(
+                spec.size,
+                spec.version,
+                spec.kind,
+                spec.max_depth,
+                None if size is None else (size[0], size[1]),
+            )
         if content.get("model_type") == "depth_anything":
             return _from_transformers(content)
     # The Hub's cache keeps the repository's name in a folder's.

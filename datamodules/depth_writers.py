@@ -1,0 +1,147 @@
+"""Write one depth map: 16-bit PNG, .npy, .pfm, .exr, a point cloud, or a picture."""
+
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import OpenEXR
+from numpy.typing import NDArray
+
+from datamodules.batch import DataError
+
+Colormap = Literal["turbo", "inferno", "magma", "viridis", "gray"]
+COLORMAPS: dict[Colormap, int | None] = {
+    "turbo": cv2.COLORMAP_TURBO,
+    "inferno": cv2.COLORMAP_INFERNO,
+    "magma": cv2.COLORMAP_MAGMA,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "gray": None,
+}
+PIXELS_MAX = np.iinfo(np.uint16).max
+
+
+def png_scale(max_depth: float) -> int:
+    """Units per metre with which `max_depth` metres fit 16 bits: 1000 or 256."""
+    for scale in (1000, 256):
+        if max_depth * scale <= PIXELS_MAX:
+            return scale
+    raise DataError(f"depths up to {max_depth:g} m do not fit a 16-bit PNG; use .npy")
+
+
+def write_png16(path: Path, depth: NDArray[np.float32], scale: int) -> None:
+    """Write (H, W) metres as a 16-bit PNG of rounded metres x scale."""
+    units = np.rint(depth * np.float32(scale)).clip(0, PIXELS_MAX)
+    write_bytes(path, _encoded(path, units.astype(np.uint16)))
+
+
+def write_npy(path: Path, depth: NDArray[np.float32]) -> None:
+    """Write (H, W) float32 metres as NumPy's own format."""
+    content = io.BytesIO()
+    np.save(content, depth, allow_pickle=False)
+    write_bytes(path, content.getvalue())
+
+
+def write_pfm(path: Path, depth: NDArray[np.float32]) -> None:
+    """Write (H, W) float32 metres as a portable float map."""
+    write_bytes(path, _encoded(path, depth))
+
+
+def write_exr(path: Path, depth: NDArray[np.float32]) -> None:
+    """Write (H, W) float32 metres as the channel Z of an OpenEXR file."""
+    part = path.with_name(f".{path.stem}.part.exr")
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    try:
+        with OpenEXR.File(header, {"Z": np.ascontiguousarray(depth)}) as file:
+            file.write(str(part))
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{path} cannot be written ({error})") from None
+
+
+def write_ply(
+    path: Path,
+    depth: NDArray[np.float32],
+    image: NDArray[np.uint8],
+    intrinsics: tuple[float, float, float, float],
+) -> None:
+    """Write a coloured point cloud, binary PLY, one vertex a pixel with depth.
+
+    Camera coordinates in metres: x right, y down, z forward.
+
+    Args:
+        path: Where to.
+        depth: (H, W) metres along the optical axis.
+        image: (H, W, 3) RGB.
+        intrinsics: fx, fy, cx, cy in pixels of `image`.
+    """
+    fx, fy, cx, cy = intrinsics
+    rows, cols = np.nonzero(depth > 0)
+    z = depth[rows, cols]
+    names = [(axis, "<f4") for axis in "xyz"]
+    names += [(colour, "u1") for colour in ("red", "green", "blue")]
+    vertices = np.empty(len(z), dtype=names)
+    vertices["x"], vertices["y"], vertices["z"] = (
+        (cols - cx) / fx * z,
+        (rows - cy) / fy * z,
+        z,
+    )
+    for i, colour_name in enumerate(("red", "green", "blue")):
+        vertices[colour_name] = image[rows, cols, i]
+    types = {"<f4": "float", "u1": "uchar"}
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(z)}"]
+    header += [f"property {types[kind]} {name}" for name, kind in names]
+    text = "\n".join([*header, "end_header", ""]).encode()
+    write_bytes(path, text + vertices.tobytes())
+
+
+def write_colour(
+    path: Path,
+    depth: NDArray[np.float32],
+    max_depth: float,
+    colormap: Colormap = "turbo",
+) -> None:
+    """Write (H, W) metres as a colour picture, near warm, far dark."""
+    shown = colour(depth, max_depth, colormap)
+    write_bytes(path, _encoded(path, cv2.cvtColor(shown, cv2.COLOR_RGB2BGR)))
+
+
+def colour(
+    depth: NDArray[np.float32], max_depth: float, colormap: Colormap = "turbo"
+) -> NDArray[np.uint8]:
+    """RGB (H, W, 3) of a depth map (H, W) in metres; unknown depth is black.
+
+    The range is fixed, not each picture's own, so that pictures can be compared:
+    logarithmic from max_depth / 50 to max_depth, as depth errors are relative.
+    """
+    known = depth > 0
+    low = max_depth / 50
+    position = np.log(np.where(known, depth, max_depth) / low) / np.log(50)
+    level = (255 * (1 - position.clip(0, 1))).astype(np.uint8)
+    table = COLORMAPS[colormap]
+    rgb: NDArray[np.uint8] = (
+        cv2.cvtColor(level, cv2.COLOR_GRAY2RGB)
+        if table is None
+        else cv2.cvtColor(cv2.applyColorMap(level, table), cv2.COLOR_BGR2RGB)
+    )
+    rgb[~known] = 0
+    return rgb
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write under a temporary name first, so that no half file stays."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{path} cannot be written ({error.strerror})") from None
+
+
+def _encoded(path: Path, pixels: NDArray[Any]) -> bytes:
+    done, content = cv2.imencode(path.suffix, pixels)
+    assert done, path
+    return content.tobytes()
