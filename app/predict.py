@@ -1,6 +1,7 @@
 """predict.py: pictures in, depth out; a trained network handed on."""
 
 import signal
+import tempfile
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -10,6 +11,7 @@ from app.cli import quiet
 from app.depth_writer import Camera, DepthWriter
 from app.errors import ExportError, fail, one_line_errors
 from app.export import save_peft
+from app.hub import Publication, check, publish, recorded_results
 from app.ledger import Ledger
 from app.merged_exports import save_merged
 from app.opening import Opened, merged, open_model
@@ -60,19 +62,38 @@ class Pictures(LightningDataModule):
 
 
 def run(options: Options) -> None:
-    """Export the model if that is asked for, and predict every picture.
+    """Export or publish the model if that is asked for, and predict every picture.
 
     Pictures that cannot be read are left out and named at the end, with exit code 1.
     """
-    if not options.images and options.export is None:
+    hands_on = options.export is not None or options.push_to_hub is not None
+    if not options.images and not hands_on:
         raise DataError(
             "no photographs given; name image files or folders, or --export"
         )
     opened = open_model(options.model, options.network)
-    if options.export is not None:
+    trained = sum(p.numel() for p in opened.network.parameters() if p.requires_grad)
+    if options.push_to_hub is not None:
+        push(opened, options, trained)
+    elif options.export is not None:
         export(opened, options, Path(options.export))
     if options.images:
         predict(opened, options)
+
+
+def push(opened: Opened, options: Options, trained: int) -> None:
+    """Export into a folder, `--export`'s or a passing one, and publish it."""
+    assert options.push_to_hub is not None
+    publication = Publication(
+        options.push_to_hub, options.private, options.export_format, options.license
+    )
+    licence = check(publication, opened.record)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(options.export or f"{scratch}/model")
+        export(opened, options, folder)
+        results = recorded_results(options.model)
+        address = publish(folder, publication, opened.record, licence, results, trained)
+    print(f"published: {address}")
 
 
 def export(opened: Opened, options: Options, folder: Path) -> None:

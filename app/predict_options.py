@@ -50,6 +50,10 @@ HELP = {
     "export_half": "float16, for onnx.",
     "export_base": "For peft: Hub id or folder of the transformers base, written "
     "into the folder.",
+    "push_to_hub": "Publish the export as OWNER/NAME on the Hugging Face Hub. The "
+    "token is that of `hf auth login` or HF_TOKEN.",
+    "private": "Publish for yourself alone.",
+    "license": "Of what is published; the base's by default.",
 }
 
 
@@ -82,6 +86,9 @@ class Options:
     export_format: ExportFormat = "depth-anything"
     export_half: bool = False
     export_base: str | None = None
+    push_to_hub: str | None = None
+    private: bool = False
+    license: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 0:
@@ -141,7 +148,7 @@ def parser() -> OneLineParser:
     maps = list(get_args(Colormap))
     add("--colormap", choices=maps, default="turbo", help=HELP["colormap"])
     add("--size", help=HELP["size"])
-    for name in ("tta", "tile", "overwrite", "export_half"):
+    for name in ("tta", "tile", "overwrite", "export_half", "private"):
         add(f"--{name.replace('_', '-')}", action="store_true", help=HELP[name])
     for name in ("fx", "fy", "cx", "cy", "fov"):
         add(f"--{name}", type=float, help=HELP[name])
@@ -155,4 +162,6 @@ def parser() -> OneLineParser:
     forms = list(get_args(ExportFormat))
     add("--export-format", choices=forms, default=forms[0], help=HELP["export_format"])
     add("--export-base", help=HELP["export_base"])
+    add("--push-to-hub", help=HELP["push_to_hub"])
+    add("--license", help=HELP["license"])
     return found

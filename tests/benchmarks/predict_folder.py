@@ -4,11 +4,11 @@
     python -m tests.benchmarks.predict_folder --images 200 --json out.json
 
 The same network (Depth Anything S with random weights), machine and input size: a
-folder of JPEGs of mixed sizes; ours with `--size WxH`, theirs on the merged export with a
-processor of that size that does not keep the shape. Both read the files, predict at each
-picture's own size, and write a 16-bit PNG. Each runs in a process of its own, in turn,
-`--rounds` times; start-up (imports, loading) is timed apart by a run on one picture. Peak
-memory is the maximum resident size of a process.
+folder of JPEGs of mixed sizes; ours with `--size WxH`, theirs on the merged export with
+a processor of that size that does not keep the shape. Both read the files, predict at
+each picture's own size, and write a 16-bit PNG. Each runs in a process of its own, in
+turn, `--rounds` times; start-up (imports, loading) is timed apart by a run on one
+picture. Peak memory is the maximum resident size of a process.
 """
 
 import argparse

@@ -4,13 +4,8 @@ import OpenEXR
 import pytest
 
 from datamodules.batch import DataError
-from datamodules.depth_files import (
-    colour,
-    png_scale,
-    read_depth,
-    read_image,
-    write_png16,
-)
+from datamodules.depth_files import read_depth, read_image
+from datamodules.depth_writers import colour, png_scale, write_png16
 
 DEPTH = np.array([[0, 1.5, 2.25], [3.0, 4.0, 10.0]], np.float32)
 

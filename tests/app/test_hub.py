@@ -1,0 +1,182 @@
+"""Publishing through the real client to a server on localhost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from models.adapters import Lava, adapt
+from models.networks.pretrained import fingerprint, save_network
+from models.record import Base, Record, save_adapter
+from tests.app.hub_server import TOKEN, Hub, running_hub
+from tests.conftest import random_tiny
+
+REPO = Path(__file__).parents[2]
+NAME = "me/my-rooms"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """An adapter folder with two recorded results, one of them aligned."""
+    root = tmp_path_factory.mktemp("hub")
+    save_network(random_tiny(), root / "base")
+    network = random_tiny()
+    base = Base(str(root / "base"))
+    network = base.load(network.spec)
+    config = Lava(rank=2)
+    record = Record(network.spec, (28, 42), base, fingerprint(network), config)
+    adapt(network, config)
+    folder = root / "model"
+    save_adapter(network, record, folder)
+    metrics = {"delta1": 0.91234, "abs_rel": 0.1, "rmse": 0.4}
+    common = {"protocol": "nyu_eigen", "n_images": 654, "flip_tta": False}
+    for align in ("none", "median"):
+        content = {**common, "metrics": metrics, "align": align}
+        (folder / f"test_nyu_eigen_{align}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def hub():
+    with running_hub() as found:
+        yield found
+
+
+def run(hub: Hub, tmp_path, *args, token=TOKEN) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if "HF_" not in name},
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    if token is not None:
+        environment["HF_TOKEN"] = token
+    done = subprocess.run(
+        [sys.executable, str(REPO / "predict.py"), *map(str, args)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=180,
+        check=False,
+    )
+    assert TOKEN not in done.stdout + done.stderr
+    return done
+
+
+def push(hub, tmp_path, model, *more, **options):
+    given = ("--model", model, "--push-to-hub", NAME, "--license", "apache-2.0")
+    return run(hub, tmp_path, *given, *more, **options)
+
+
+def test_push__card_and_files_in_one_commit_and_back(hub, tmp_path, model):
+    done = push(hub, tmp_path, model)
+    assert done.returncode == 0, done.stderr
+    assert f"published: {hub.url}/{NAME}" in done.stdout
+    assert hub.commits == [NAME]
+    files = hub.repos[NAME]
+    assert set(files) == {"README.md", "config.json", "model.safetensors"}
+    _, head, text = files["README.md"].decode().split("---\n", 2)
+    metadata = yaml.safe_load(head)
+    assert metadata["license"] == "apache-2.0"
+    assert metadata["pipeline_tag"] == "depth-estimation"
+    (index,) = metadata["model-index"]
+    (result,) = index["results"]
+    assert result["dataset"]["name"] == "NYU Depth v2"
+    found = {m["type"]: m["value"] for m in result["metrics"]}
+    assert found == {"delta1": 0.9123, "abs_rel": 0.1, "rmse": 0.4}
+    assert "Protocol `nyu_eigen`, 654 images" in text
+    assert text.count("Protocol") == 1  # the aligned row is not a result of the model
+    assert "| method | Lava |" in text
+
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(_png())
+    back = run(hub, tmp_path, photo, "--model", NAME, "--formats", "npy")
+    assert back.returncode == 0, back.stderr
+    ours = run(
+        hub, tmp_path, photo, "--model", model, "--formats", "npy", "--output", "own"
+    )
+    assert ours.returncode == 0, ours.stderr
+    name = "photo.png.depth.npy"
+    one, two = (tmp_path / f for f in (f"predictions/{name}", f"own/{name}"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def _png() -> bytes:
+    import cv2
+    import numpy as np
+
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def test_push__onto_a_repository_that_exists(hub, tmp_path, model):
+    hub.repos[NAME] = {"old.txt": b"kept"}
+    done = push(hub, tmp_path, model)
+    assert done.returncode == 0, done.stderr
+    assert hub.repos[NAME]["old.txt"] == b"kept"
+
+
+@pytest.mark.parametrize("word", ["create", "preupload", "commit"])
+@pytest.mark.parametrize("statuses", [[503, 500], [0]], ids=["5xx twice", "cut"])
+def test_push__goes_on_after_passing_failures(hub, tmp_path, model, word, statuses):
+    hub.fails[word] = list(statuses)
+    done = push(hub, tmp_path, model)
+    assert done.returncode == 0, done.stderr
+    assert "model.safetensors" in hub.repos[NAME]
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("no token", "there is no Hub token; run `hf auth login`"),
+        ("wrong token", "does not let this token write to me/my-rooms (401)"),
+        ("forbidden", "does not let this token write to me/my-rooms (403)"),
+        ("down", "the Hub answered 503, 4 times"),
+        ("lost file", "lacks model.safetensors after the upload"),
+        ("bad name", "is not OWNER/NAME"),
+        ("no licence", "the licence of the base is not known"),
+    ],
+)
+def test_push__a_failure_is_one_line_and_nothing_is_called_done(
+    hub, tmp_path, model, case, message
+):
+    token, args = TOKEN, ["--model", model, "--push-to-hub", NAME]
+    args += [] if case == "no licence" else ["--license", "apache-2.0"]
+    if case == "no token":
+        token = None
+    if case == "wrong token":
+        token = "hf_" + "x" * 34
+    if case == "forbidden":
+        hub.fails["create"] = [403]
+    if case == "down":
+        hub.fails["create"] = [503] * 50
+    if case == "lost file":
+        hub.loses = {"model.safetensors"}
+    if case == "bad name":
+        args[3] = "rooms"
+    done = run(hub, tmp_path, *args, token=token)
+    assert done.returncode != 0
+    assert "published" not in done.stdout
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    if case != "lost file":
+        assert not any(hub.repos.values())
+
+
+def test_load__from_a_hub_that_is_down_or_into_a_read_only_cache(hub, tmp_path):
+    done = run(hub, tmp_path, "photo.png", "--model", "me/none")
+    assert done.returncode != 0
+    assert "could not be had from the Hub" in done.stderr
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "home/hub").write_text("in the way")
+    hub.repos["me/none"] = {"model.safetensors": b"x"}
+    done = run(hub, tmp_path, "photo.png", "--model", "me/none")
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
