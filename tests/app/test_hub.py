@@ -1,21 +1,20 @@
 """Publishing through the real client to a server on localhost."""
 
 import json
-import os
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import constants
 
+from app.predict import main
 from models.adapters import Lava, adapt
 from models.networks.pretrained import fingerprint, save_network
 from models.record import Base, Record, save_adapter
-from tests.app.hub_server import TOKEN, Hub, running_hub
+from tests.app.hub_server import TOKEN, running_hub
 from tests.conftest import random_tiny
 
-REPO = Path(__file__).parents[2]
 NAME = "me/my-rooms"
 
 
@@ -46,36 +45,49 @@ def hub():
         yield found
 
 
-def run(hub: Hub, tmp_path, *args, token=TOKEN) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **{name: value for name, value in os.environ.items() if "HF_" not in name},
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_HUB_DISABLE_XET": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    if token is not None:
-        environment["HF_TOKEN"] = token
-    done = subprocess.run(
-        [sys.executable, str(REPO / "predict.py"), *map(str, args)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=180,
-        check=False,
-    )
-    assert TOKEN not in done.stdout + done.stderr
-    return done
+@dataclass
+class Done:
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def push(hub, tmp_path, model, *more, **options):
-    given = ("--model", model, "--push-to-hub", NAME, "--license", "apache-2.0")
-    return run(hub, tmp_path, *given, *more, **options)
+@pytest.fixture
+def run(hub, tmp_path, monkeypatch, capsys):
+    """predict.py in this process, with the client pointed at the server."""
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("app.hub.WAIT_S", 0.0)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args, token=TOKEN) -> Done:
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        if token is not None:
+            monkeypatch.setenv("HF_TOKEN", token)
+        code = 0
+        try:
+            main([str(arg) for arg in args])
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        printed = capsys.readouterr()
+        assert TOKEN not in printed.out + printed.err
+        return Done(code, printed.out, printed.err)
+
+    return call
 
 
-def test_push__card_and_files_in_one_commit_and_back(hub, tmp_path, model):
-    done = push(hub, tmp_path, model)
+def given(model) -> list[str]:
+    return ["--model", str(model), "--push-to-hub", NAME, "--license", "apache-2.0"]
+
+
+def test_push__card_and_files_in_one_commit_and_back(hub, tmp_path, run, model):
+    done = run(*given(model))
     assert done.returncode == 0, done.stderr
     assert f"published: {hub.url}/{NAME}" in done.stdout
     assert hub.commits == [NAME]
@@ -96,11 +108,9 @@ def test_push__card_and_files_in_one_commit_and_back(hub, tmp_path, model):
 
     photo = tmp_path / "photo.png"
     photo.write_bytes(_png())
-    back = run(hub, tmp_path, photo, "--model", NAME, "--formats", "npy")
+    back = run(photo, "--model", NAME, "--formats", "npy")
     assert back.returncode == 0, back.stderr
-    ours = run(
-        hub, tmp_path, photo, "--model", model, "--formats", "npy", "--output", "own"
-    )
+    ours = run(photo, "--model", model, "--formats", "npy", "--output", "own")
     assert ours.returncode == 0, ours.stderr
     name = "photo.png.depth.npy"
     one, two = (tmp_path / f for f in (f"predictions/{name}", f"own/{name}"))
@@ -115,18 +125,18 @@ def _png() -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def test_push__onto_a_repository_that_exists(hub, tmp_path, model):
+def test_push__onto_a_repository_that_exists(hub, run, model):
     hub.repos[NAME] = {"old.txt": b"kept"}
-    done = push(hub, tmp_path, model)
+    done = run(*given(model))
     assert done.returncode == 0, done.stderr
     assert hub.repos[NAME]["old.txt"] == b"kept"
 
 
 @pytest.mark.parametrize("word", ["create", "preupload", "commit"])
 @pytest.mark.parametrize("statuses", [[503, 500], [0]], ids=["5xx twice", "cut"])
-def test_push__goes_on_after_passing_failures(hub, tmp_path, model, word, statuses):
+def test_push__goes_on_after_passing_failures(hub, run, model, word, statuses):
     hub.fails[word] = list(statuses)
-    done = push(hub, tmp_path, model)
+    done = run(*given(model))
     assert done.returncode == 0, done.stderr
     assert "model.safetensors" in hub.repos[NAME]
 
@@ -144,7 +154,7 @@ def test_push__goes_on_after_passing_failures(hub, tmp_path, model, word, status
     ],
 )
 def test_push__a_failure_is_one_line_and_nothing_is_called_done(
-    hub, tmp_path, model, case, message
+    hub, run, model, case, message
 ):
     token, args = TOKEN, ["--model", model, "--push-to-hub", NAME]
     args += [] if case == "no licence" else ["--license", "apache-2.0"]
@@ -160,7 +170,7 @@ def test_push__a_failure_is_one_line_and_nothing_is_called_done(
         hub.loses = {"model.safetensors"}
     if case == "bad name":
         args[3] = "rooms"
-    done = run(hub, tmp_path, *args, token=token)
+    done = run(*args, token=token)
     assert done.returncode != 0
     assert "published" not in done.stdout
     last = done.stderr.strip().splitlines()[-1]
@@ -170,13 +180,12 @@ def test_push__a_failure_is_one_line_and_nothing_is_called_done(
         assert not any(hub.repos.values())
 
 
-def test_load__from_a_hub_that_is_down_or_into_a_read_only_cache(hub, tmp_path):
-    done = run(hub, tmp_path, "photo.png", "--model", "me/none")
+def test_load__from_a_hub_that_is_down_or_into_a_read_only_cache(hub, tmp_path, run):
+    done = run("photo.png", "--model", "me/none")
     assert done.returncode != 0
     assert "could not be had from the Hub" in done.stderr
-    (tmp_path / "home").mkdir(exist_ok=True)
-    (tmp_path / "home/hub").write_text("in the way")
+    (tmp_path / "cache").write_text("in the way")
     hub.repos["me/none"] = {"model.safetensors": b"x"}
-    done = run(hub, tmp_path, "photo.png", "--model", "me/none")
+    done = run("photo.png", "--model", "me/none")
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")

@@ -71,10 +71,11 @@ def test_recipe__trains_and_tests(
     assert not list(tmp_path.glob("*.yaml"))
 
 
-def test_recipe__adapters_stack_and_name_the_run(tmp_path, weights):
+def test_recipe__adapters_stack_and_name_the_run(tmp_path, tiny_weights):
     root = str(write_nyu_lists(tmp_path / "data"))
     config = ["--config", str(CONFIGS / "nyu.yaml"), "--data.root", root, *SMALL]
-    config += ["--model.weights", weights[""], "--trainer.max_epochs", "1"]
+    config += ["--model.weights", str(tiny_weights), "--model.size", "tiny"]
+    config += ["--trainer.max_epochs", "1"]
     trained = {}
     for path in ADAPTERS:
         main(
