@@ -1,4 +1,4 @@
-"""Predict depth: `python predict.py IMAGES --model CKPT --output DIR`."""
+"""Predict depth: `python predict.py IMAGES --model MODEL --output DIR`."""
 
 from app.predict import main
 

@@ -13,7 +13,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from app.errors import ExportError
 from models.metrics import METRICS
-from models.networks.identity import identify
+from models.networks.identity import OFFICIAL
 from models.networks.sources import SOURCES, TINY_ROOMS
 from models.record import Record
 
@@ -111,13 +111,17 @@ def licence_of(weights: str | None) -> str | None:
         return "apache-2.0"
     if weights in SOURCES:
         return SOURCES[weights].licence
-    known = identify(Path(weights))
-    if known.version == "v1":
+    # Only the official files: of a network with the same shapes nothing follows.
+    found = OFFICIAL.search(Path(weights).name)
+    if found is None:
+        return None
+    if found["v1"]:
         return "apache-2.0"
-    if known.version == "v2" and known.size in ("S", "B", "L"):
-        # Depth Anything V2 README: Small is Apache-2.0, the larger ones CC-BY-NC-4.0.
-        return "apache-2.0" if known.size == "S" else "cc-by-nc-4.0"
-    return None
+    # Depth Anything V2 README: Small is Apache-2.0, the larger ones CC-BY-NC-4.0. The
+    # metric Small files come without a statement.
+    if found["v2"] != "s":
+        return "cc-by-nc-4.0"
+    return None if found["domain"] else "apache-2.0"
 
 
 def publish(

@@ -1,15 +1,18 @@
 """Publishing through the real client to a server on localhost."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import constants
 
+from app.errors import ExportError
+from app.hub import Publication, check, licence_of
 from app.predict import main
 from models.adapters import Lava, adapt
+from models.networks import NetworkSpec
 from models.networks.pretrained import fingerprint, save_network
 from models.record import Base, Record, save_adapter
 from tests.app.hub_server import TOKEN, running_hub
@@ -189,3 +192,35 @@ def test_load__from_a_hub_that_is_down_or_into_a_read_only_cache(hub, tmp_path, 
     done = run("photo.png", "--model", "me/none")
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("weights", "licence"),
+    [
+        ("depth-anything-v2-small", "apache-2.0"),
+        ("depth-anything-v2-large", "cc-by-nc-4.0"),
+        ("depth-anything-v1-large", "apache-2.0"),
+        ("files/depth_anything_v2_vits.pth", "apache-2.0"),
+        ("files/depth_anything_v2_metric_vkitti_vitl.pth", "cc-by-nc-4.0"),
+        ("files/depth_anything_v2_metric_vkitti_vits.pth", None),
+        ("somebody/network", None),
+        (None, None),
+    ],
+)
+def test_licence__is_the_bases(monkeypatch, weights, licence):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    spec = NetworkSpec("S", "v2", "metric", 10.0)
+    record = Record(spec, (28, 42), Base(weights), "0", Lava())
+    asked = Publication(NAME, False, "depth-anything", None)
+    assert licence_of(weights) == licence
+    if licence is None:
+        with pytest.raises(ExportError, match="is not known"):
+            check(asked, record)
+        return
+    assert check(asked, record) == licence
+    free = replace(asked, licence="mit")
+    if licence == "apache-2.0":
+        assert check(free, record) == "mit"
+        return
+    with pytest.raises(ExportError, match="forbids commercial use"):
+        check(free, record)
