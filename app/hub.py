@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from app.errors import ExportError
 from models.metrics import METRICS
@@ -235,12 +235,16 @@ def card(
 
 
 def recorded_results(model: str) -> list[dict[str, Any]]:
-    """What `train.py test` wrote beside a checkpoint."""
+    """What `train.py test` wrote of this checkpoint, or what lies in a model's folder.
+
+    A run has several checkpoints in one folder; each result says whose it is.
+    """
     path = Path(model)
     folder = path.parent if path.is_file() else path
-    found = []
-    for file in sorted(folder.glob("test_*.json")) if folder.is_dir() else []:
-        found.append(json.loads(file.read_text()))
+    files = sorted(folder.glob("test_*.json")) if folder.is_dir() else []
+    found = [json.loads(file.read_text()) for file in files]
+    if path.is_file():
+        found = [result for result in found if result["checkpoint"] == path.name]
     return found
 
 

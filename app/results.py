@@ -167,6 +167,7 @@ class TestResults(Callback):
                 "align": scoring.align,
                 "flip_tta": scoring.flip_tta,
                 "n_empty": empty,
+                "checkpoint": Path(ckpt).name if ckpt else None,
                 "model": record.to_dict()["network"] | {"base": record.base.weights},
                 "adapter": record.to_dict()["adapter"],
                 "trainable_params": trainable,

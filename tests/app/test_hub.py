@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import constants
 
 from app.errors import ExportError
-from app.hub import Publication, check, licence_of
+from app.hub import Publication, check, licence_of, recorded_results
 from app.predict import main
 from models.adapters import Lava, adapt
 from models.networks import NetworkSpec
@@ -224,3 +224,14 @@ def test_licence__is_the_bases(monkeypatch, weights, licence):
         return
     with pytest.raises(ExportError, match="forbids commercial use"):
         check(free, record)
+
+
+def test_results__are_of_this_checkpoint_alone(tmp_path):
+    for name in ("best", "last"):
+        (tmp_path / f"{name}.ckpt").write_bytes(b"")
+        content = {"checkpoint": f"{name}.ckpt", "metrics": {}}
+        (tmp_path / f"test_{name}.json").write_text(json.dumps(content))
+    (found,) = recorded_results(str(tmp_path / "best.ckpt"))
+    assert found["checkpoint"] == "best.ckpt"
+    assert len(recorded_results(str(tmp_path))) == 2
+    assert recorded_results("owner/name") == []

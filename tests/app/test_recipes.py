@@ -63,7 +63,7 @@ def test_recipe__trains_and_tests(
     best = run / "checkpoints/best.ckpt"
     main(["test", *given, "--ckpt_path", str(best)])
     found = json.loads((best.parent / f"test_{protocol}.json").read_text())
-    assert found["protocol"] == protocol
+    assert (found["protocol"], found["checkpoint"]) == (protocol, "best.ckpt")
     assert found["metrics"] == pytest.approx(summary["after"], rel=1e-4)
     out = capsys.readouterr().out
     assert f"WARNING: {protocol} has " in out
