@@ -90,9 +90,10 @@ class Ledger:
             path.unlink()
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob(".predictions.*.json")) + [
-            path for path in [self.folder / LEDGER] if path.is_file()
-        ]
+        """The oldest first: what a process wrote is newer than what was merged."""
+        merged = self.folder / LEDGER
+        parts = sorted(self.folder.glob(".predictions.*.json"))
+        return [merged, *parts] if merged.is_file() else parts
 
 
 def _read(path: Path) -> dict[str, Any]:
