@@ -1,15 +1,14 @@
 """What predict.py can be told."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from app.depth_writer import Format
 from app.errors import OneLineParser
 from app.opening import DESCRIBED
 from datamodules.batch import DataError
-from datamodules.depth_writers import Colormap, png_scale
+from datamodules.depth_writers import PIXELS_MAX, Colormap, png_scale
 from datamodules.images import InputSize
 from datamodules.transforms import check_image_size
 
@@ -125,7 +124,7 @@ class Options:
         if self.depth_scale == "auto":
             return png_scale(max_depth)
         scale = int(self.depth_scale)
-        if max_depth * scale > 65535:
+        if max_depth * scale > PIXELS_MAX:
             raise DataError(
                 f"depths up to {max_depth:g} m times {scale} do not fit 16 bits; use "
                 "--depth-scale 256 or auto"
@@ -134,34 +133,41 @@ class Options:
 
 
 def parser() -> OneLineParser:
-    """Options with hyphens, as command lines have them."""
+    """Options with hyphens, as command lines have them; `Options` has the defaults."""
     found = OneLineParser(prog="predict.py", description=DESCRIPTION)
-    add: Callable[..., Any] = found.add_argument
-    add("images", nargs="*", help="Images, videos, folders, patterns, .txt lists.")
-    add("--model", required=True, help=HELP["model"])
-    add("--network", help=f"{HELP['network']} {DESCRIBED}.")
-    add("--output", default="predictions", help=HELP["output"])
-    formats = list(get_args(Format))
-    default = ["png", "color"]
-    add("--formats", nargs="+", choices=formats, default=default, help=HELP["formats"])
-    add("--depth-scale", default="auto", help=HELP["depth_scale"])
-    maps = list(get_args(Colormap))
-    add("--colormap", choices=maps, default="turbo", help=HELP["colormap"])
-    add("--size", help=HELP["size"])
-    for name in ("tta", "tile", "overwrite", "export_half", "private"):
-        add(f"--{name.replace('_', '-')}", action="store_true", help=HELP[name])
+    defaults = {option.name: option.default for option in fields(Options)}
+
+    def add(name: str, text: str = "", **more: Any) -> None:
+        flag, default = f"--{name.replace('_', '-')}", defaults[name]
+        if isinstance(default, tuple):
+            default = list(default)  # what the parser makes of several values
+        found.add_argument(flag, default=default, help=f"{HELP[name]}{text}", **more)
+
+    found.add_argument(
+        "images", nargs="*", help="Images, videos, folders, patterns, .txt lists."
+    )
+    found.add_argument("--model", required=True, help=HELP["model"])
+    add("network", f" {DESCRIBED}.")
+    add("output")
+    add("formats", nargs="+", choices=list(get_args(Format)))
+    add("depth_scale")
+    add("colormap", choices=list(get_args(Colormap)))
+    add("size")
+    for name in ("tta", "tile"):
+        add(name, action="store_true")
     for name in ("fx", "fy", "cx", "cy", "fov"):
-        add(f"--{name}", type=float, help=HELP[name])
-    add("--batch-size", type=int, default=8, help=HELP["batch_size"])
-    add("--workers", type=int, default=2, help=HELP["workers"])
-    precisions = list(get_args(Precision))
-    add("--precision", choices=precisions, default="32-true", help=HELP["precision"])
-    add("--accelerator", default="auto", help=HELP["accelerator"])
-    add("--devices", default="auto", help=HELP["devices"])
-    add("--export", help=HELP["export"])
-    forms = list(get_args(ExportFormat))
-    add("--export-format", choices=forms, default=forms[0], help=HELP["export_format"])
-    add("--export-base", help=HELP["export_base"])
-    add("--push-to-hub", help=HELP["push_to_hub"])
-    add("--license", help=HELP["license"])
+        add(name, type=float)
+    for name in ("batch_size", "workers"):
+        add(name, type=int)
+    add("precision", choices=list(get_args(Precision)))
+    add("accelerator")
+    add("devices")
+    add("overwrite", action="store_true")
+    add("export")
+    add("export_format", choices=list(get_args(ExportFormat)))
+    add("export_half", action="store_true")
+    add("export_base")
+    add("push_to_hub")
+    add("private", action="store_true")
+    add("license")
     return found
