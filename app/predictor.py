@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from datamodules.images import Photograph
 from models.alignment import aligned
 from models.networks import DepthNetwork
+from models.networks.depth_network import with_flip
 
 
 class PhotographBatch(TypedDict):
@@ -52,9 +53,9 @@ class Predictor(LightningModule):
         self.network, self.tta, self.tile = network, tta, tile
 
     def forward(self, image: Tensor) -> Tensor:
-        depth: Tensor = self.network(image)
         if self.tta:
-            depth = (depth + self.network(image.flip(-1)).flip(-1)) / 2
+            return with_flip(self.network, image)
+        depth: Tensor = self.network(image)
         return depth
 
     def predict_step(self, batch: PhotographBatch, batch_idx: int) -> list[Tensor]:

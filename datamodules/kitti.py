@@ -5,7 +5,7 @@ from typing import Literal
 
 from datamodules.base import DepthDataModule, Split
 from datamodules.batch import DataError
-from datamodules.lists import PrefixProbe, choose_root, read_list
+from datamodules.lists import PROBED, PrefixProbe, choose_root, read_list
 from datamodules.loading import Frames, OnError
 from datamodules.pairs import Pair, PairFrames, check_files
 from datamodules.protocols import KITTI, KittiProtocol, Protocol
@@ -102,9 +102,12 @@ class KITTIDataModule(DepthDataModule):
         raw = self.raw_root or choose_root(
             [line.image for line in lines], self.root, RAW_FOLDERS, "KITTI's raw drives"
         )
-        names = [f"{prefix}/{line.depth}" for line in lines for prefix in PREFIXES]
         depth_root = self.depth_root or choose_root(
-            [name.lstrip("/") for name in names],
+            [
+                f"{prefix}/{line.depth}".lstrip("/")
+                for line in lines[:PROBED]
+                for prefix in PREFIXES
+            ],
             self.root,
             DEPTH_FOLDERS,
             "KITTI's annotated depth",

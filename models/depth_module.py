@@ -21,6 +21,7 @@ from models.alignment import Align, aligned
 from models.losses import silog
 from models.metrics import DepthMetrics, per_image
 from models.networks import DepthNetwork
+from models.networks.depth_network import with_flip
 from models.record import (
     KEY,
     CheckpointError,
@@ -267,9 +268,7 @@ class DepthModule(LightningModule):
         self._note_skipped(batch)
         protocol = self.protocol
         image, target, valid = batch["image"], batch["depth"], batch["valid"]
-        depth = self(image)
-        if scoring.flip_tta:
-            depth = (depth + self(image.flip(-1)).flip(-1)) / 2
+        depth = with_flip(self, image) if scoring.flip_tta else self(image)
         depth = resize_each(
             depth, batch["size"], target.shape[-2:], protocol.align_corners
         )

@@ -11,6 +11,12 @@ from models.networks.encoder import PATCH_PX, DinoV2Encoder
 from models.networks.presets import NetworkError, NetworkSpec
 
 
+def with_flip(network: nn.Module, image: Tensor) -> Tensor:
+    """The mean of a network's prediction and its mirrored prediction of the mirror."""
+    depth: Tensor = (network(image) + network(image.flip(-1)).flip(-1)) / 2
+    return depth
+
+
 class DepthNetwork(nn.Module):
     """Depth Anything v1/v2 of any size; `forward` is exactly what is exported.
 
