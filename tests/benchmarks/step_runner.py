@@ -2,6 +2,7 @@
 """One contestant in one case of `adapter_step`, checked before it is timed."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -56,19 +57,10 @@ class Runner:
 
     def held_bytes(self) -> tuple[int, int]:
         """What autograd holds before backward: (other than the input, the input)."""
-        held: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            held[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with saved_tensors_hooks(note, lambda tensor: tensor):
-            outputs = self.forward()
+        held = held_storages(self.forward)
         for own in [*self.network.parameters(), *self.network.buffers(), *self.trained]:
             held.pop(own.untyped_storage().data_ptr(), None)
         x = held.pop(self.case.x.untyped_storage().data_ptr(), 0)
-        del outputs  # alive until here: a freed storage's address could come again
         return sum(held.values()), x
 
     def peak_bytes(self) -> int:
@@ -80,6 +72,21 @@ class Runner:
         before = torch.cuda.memory_allocated()
         self.step()
         return torch.cuda.max_memory_allocated() - before
+
+
+def held_storages(forward: Callable[[], object]) -> dict[int, int]:
+    """Address and bytes of every storage that autograd holds before backward."""
+    held: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = forward()
+    del outputs  # alive until here: a freed storage's address could come again
+    return held
 
 
 def as_list(outputs: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
