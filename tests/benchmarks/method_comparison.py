@@ -1,46 +1,46 @@
 # ruff: noqa: T201  (a command line prints)
 """Which adapter is worth using: every method, adapted and scored under one protocol.
 
-    python -m tests.benchmarks.method_comparison                 # everything
-    python -m tests.benchmarks.method_comparison --quick         # does it run at all?
-    python -m tests.benchmarks.method_comparison --parts methods --out DIR
-    python -m tests.benchmarks.method_comparison --report-only   # tables and plots again
+    python -m tests.benchmarks.method_comparison             # about an hour on 4 cores
+    python -m tests.benchmarks.method_comparison --quick     # does it run at all?
+    python -m tests.benchmarks.method_comparison --parts methods --out DIR --workers 2
 
 The base is the network that this project pretrained on synthetic rooms. It is adapted
 to streets (another range, geometry and camera) and to rooms under another camera. All
 methods have the same steps, batches, order of frames and schedule; every seed draws
 its own training frames. Ranks are what a budget of trainable numbers buys. The peak
 learning rate is chosen per task and method by climbing one grid on validation frames,
-with a seed of its own; test frames are only scored. One run is one process with one
-thread, so that results are the same to the bit however many run at once.
+with seeds of its own; test frames are only scored. A run has one thread, so that it
+gives the same numbers to the bit however many run at once.
 
-OUT gets one JSON per run (a finished run is not run again), `report.md` and its plots.
+OUT gets one JSON per run (what is finished is not run again), `report.md` and plots.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tqdm import tqdm
 
+from datamodules.base import Split
+from models.networks.presets import Size
 from tests.benchmarks.comparison.cell import Cell, Settings, quiet, run
-from tests.benchmarks.comparison.plan import (
-    PARTS,
-    QUICK,
-    Part,
-    Plan,
-)
-from tests.benchmarks.comparison.tasks import SOURCE, TASKS, store
+from tests.benchmarks.comparison.costs import measure_costs
+from tests.benchmarks.comparison.plan import PARTS, QUICK, Part, Plan
+from tests.benchmarks.comparison.plots import draw
+from tests.benchmarks.comparison.real import store_real
+from tests.benchmarks.comparison.report import make_report
+from tests.benchmarks.comparison.tasks import SOURCE, TASKS, Task, store
 from tests.benchmarks.stopwatch import machine, write_json
 
 Results = dict[Cell, dict[str, Any]]
+COST_ROUNDS, QUICK_COST_ROUNDS = 12, 1
 QUICK_SETTINGS = Settings(
     image_size=(42, 56),
     pool=16,
@@ -53,9 +53,15 @@ QUICK_SETTINGS = Settings(
 
 
 def compare(
-    plan: Plan, settings: Settings, parts: Sequence[Part], out: Path, workers: int
+    plan: Plan,
+    settings: Settings,
+    parts: Sequence[Part],
+    out: Path,
+    workers: int,
+    real: Path | None = None,
 ) -> Results:
     """Run what is not done yet; every result of the plan."""
+    lengths = store_real(out / "frames", real, settings.image_size) if real else {}
     out.mkdir(parents=True, exist_ok=True)
     same_settings(out, settings)
     context = multiprocessing.get_context("spawn")
@@ -64,7 +70,8 @@ def compare(
         results: Results = {}
         while cells := plan.tuning(results, parts):
             results |= finish(cells, settings, out, executor, "choosing rates")
-        cells = plan.scored(plan.rates(results, parts), parts)
+        rates = plan.rates(results, parts)
+        cells = plan.scored(rates, parts) + plan.real(rates, lengths)
         return results | finish(cells, settings, out, executor, "runs")
 
 
@@ -82,7 +89,7 @@ def same_settings(out: Path, settings: Settings) -> None:
 
 def render(plan: Plan, settings: Settings, folder: Path, executor: Executor) -> None:
     """Render the frames of all tasks, once."""
-    jobs = [
+    jobs: list[tuple[Task, dict[Split, int]]] = [
         (
             TASKS[name],
             {"train": settings.pool, "val": settings.n_val, "test": settings.n_test},
@@ -131,6 +138,88 @@ def read(folder: Path, cell: Cell) -> dict[str, Any] | None:
     return content
 
 
+def costs_of(
+    plan: Plan, settings: Settings, out: Path, rounds: int
+) -> dict[str, dict[str, float]]:
+    """What `measure_costs` found; measured once, for it needs an idle machine."""
+    file = out / "costs.json"
+    if not file.is_file():
+        print("measuring costs, one thread")
+        write_json(file, measure_costs(plan, settings, rounds))
+    content: dict[str, dict[str, float]] = json.loads(file.read_text())
+    return content
+
+
+def preamble(
+    settings: Settings, results: Results, where: dict[str, Any], workers: int
+) -> list[str]:
+    """What was compared, where and with what; the runs' own times, added up."""
+    hours = sum(result["seconds"] for result in results.values()) / 3600
+    total = next(iter(results.values()))["total"]
+    return [
+        "# Method comparison",
+        f"Written on {where['date']} by `{where['command']}`: {where['cpu']}, torch "
+        f"{where['torch']}, {len(results)} runs of one thread each, {hours:.1f} "
+        f"core-hours ({60 * hours / workers:.0f} minutes with {workers} at once).",
+        f"Base: {settings.weights}, {total:,} parameters. {settings.steps} steps of "
+        f"{settings.batch_size} frames at {settings.image_size[0]}x"
+        f"{settings.image_size[1]} px, {settings.n_test} test frames, "
+        f"{settings.n_source} of the rooms that the base was pretrained on. Intervals "
+        "are over seeds; that the test frames are a sample too is not in them.",
+    ]
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m tests.benchmarks.method_comparison",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", type=Path, help="default: runs/method_comparison[_quick]")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS)
+    add("--workers", type=int, default=os.cpu_count() or 1, help="runs at once")
+    add("--quick", action="store_true", help="a few tiny runs of some methods")
+    add(
+        "--real",
+        type=Path,
+        metavar="CSV",
+        help="real RGB-D frames up to 10 m, as configs/folder.yaml takes them; a data "
+        "set is what a file's name has before its first underscore",
+    )
+    add("--size", choices=get_args(Size), default="tiny", help="of the base")
+    add("--weights", default="tiny-rooms", help="of the base, metric, 10 m")
+    add("--steps", type=int, default=Settings().steps)
+    add("--accelerator", default="cpu", help="Lightning's; gpu with --workers 1")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the comparison of the command line and write its report."""
+    options = parse(arguments)
+    plan = QUICK if options.quick else Plan()
+    settings = QUICK_SETTINGS if options.quick else Settings(steps=options.steps)
+    settings = replace(
+        settings,
+        size=options.size,
+        weights=options.weights,
+        accelerator=options.accelerator,
+    )
+    name = "method_comparison_quick" if options.quick else "method_comparison"
+    out: Path = options.out or Path("runs") / name
+    workers: int = max(options.workers, 1)
+    results = compare(plan, settings, options.parts, out, workers, options.real)
+    rounds = QUICK_COST_ROUNDS if options.quick else COST_ROUNDS
+    measured = "costs" in options.parts
+    costs = costs_of(plan, settings, out, rounds) if measured else {}
+    where = machine(on_cuda=settings.accelerator != "cpu")
+    head = preamble(settings, results, where, workers)
+    plots = draw(plan, results, out)
+    head += [f"![{title}]({path.name})" for title, path in plots.items()]
+    report = out / "report.md"
+    report.write_text(make_report(plan, results, costs, head))
+    print(f"{report}, {len(results)} runs")
+
+
 if __name__ == "__main__":
-    plan, settings, out = Plan(), Settings(), Path("runs/method_comparison")
-    compare(plan, settings, PARTS, out, os.cpu_count() or 1)
+    main()

@@ -24,7 +24,7 @@ from tests.benchmarks.comparison.probes import (
     increments,
     orthogonality_defect,
 )
-from tests.benchmarks.comparison.tasks import SOURCE, TASKS, Task, TaskData
+from tests.benchmarks.comparison.tasks import SOURCE, Task, TaskData, task_named
 
 SCORED = ("delta1", "abs_rel", "rmse")
 LAST_CONV_LR = 3e-2
@@ -80,8 +80,8 @@ class Cell:
 class Watch(Callback):
     """The loss of every step, validation scores, and the gradients' noise."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, *, noise: bool) -> None:
+        self.settings, self.measures_noise = settings, noise
         self.losses: list[float] = []
         self.points: list[dict[str, float]] = []
         self.noise: float | None = None
@@ -90,7 +90,7 @@ class Watch(Callback):
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         count = self.settings.noise_batches
-        if count and trainer.global_step == self.settings.steps // 4:
+        if self.measures_noise and trainer.global_step == self.settings.steps // 4:
             data: TaskData = trainer.datamodule  # type: ignore[attr-defined]
             focus = pl_module.optimisation.variance_focus
             batches = [
@@ -116,16 +116,16 @@ def run(cell: Cell, settings: Settings, frames: Path) -> dict[str, Any]:
         the settings and the machine.
     """
     started = time.perf_counter()
-    method, task = CONTESTANTS[cell.method], TASKS[cell.task]
+    method, task = CONTESTANTS[cell.method], task_named(cell.task)
     data = task_data(cell, settings, frames, task)
     seed_everything(cell.seed, verbose=False)
     module, before = build(cell, settings, method, task)
-    watch = Watch(settings)
+    watch = Watch(settings, noise=not cell.tuning)
     trainer = Trainer(
         accelerator=settings.accelerator,
         devices=1,
         max_steps=settings.steps,
-        val_check_interval=settings.steps // 2,
+        val_check_interval=settings.steps // (1 if cell.tuning else 2),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=False,

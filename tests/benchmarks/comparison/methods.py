@@ -50,7 +50,7 @@ class Method:
 
 @torch.no_grad()
 def uniform_factors(network: nn.Module) -> None:
-    """Lava's `down` and kernel factors as LoRA's: U(+-1/sqrt(size)), not orthonormal."""
+    """Lava's `down` and kernel factors as LoRA's: U(+-1/sqrt(size))."""
     for _, adapter in adapters(network):
         assert isinstance(adapter, LavaAdapter)
         for factor in (adapter.down, *adapter.kernel):

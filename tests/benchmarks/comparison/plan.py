@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from tests.benchmarks.comparison.cell import Cell
 from tests.benchmarks.comparison.methods import CONTESTANTS, METHODS, VARIANTS
 
-Part = Literal["methods", "ablations"]
+Part = Literal["methods", "ablations", "costs"]
 Results = Mapping[Cell, Mapping[str, Any]]
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -47,6 +47,18 @@ class Plan:
     ranked: Sequence[str] = ("lava", "lava_none", "lora")
     ranks: Sequence[int] = (1, 4, 8, 32)
     rank_seeds: int = 3
+    """Of the ranks, and of the real frames."""
+    real_methods: Sequence[str] = (
+        "unadapted",
+        "calibrated",
+        "head",
+        "lora_encoder",
+        "lora",
+        "lava",
+        "lava_none",
+        "full",
+    )
+    real_rates_of: str = "rooms_camera"
 
     def contests(self, parts: Iterable[Part]) -> list[Contest]:
         """What has a rate of its own; first the methods, from which ranks start."""
@@ -106,6 +118,24 @@ class Plan:
             cells += self._ablations(rates)
         return cells
 
+    def real(self, rates: Rates, lengths: Mapping[str, int]) -> list[Cell]:
+        """Runs on real frames, at the rates of the task with their range.
+
+        Args:
+            rates: Of the methods.
+            lengths: Training frames by the task's name.
+        """
+        cells = []
+        for task, n in lengths.items():
+            for method in self.real_methods:
+                lr = rates.get(Contest(self.real_rates_of, method))
+                share = self.shares[0] if has_rank(method) else None
+                cells += [
+                    Cell(task, method, n, seed, lr, share)
+                    for seed in range(self.rank_seeds)
+                ]
+        return cells
+
     def _tuning_cells(self, contest: Contest, lr: float) -> list[Cell]:
         by_share = has_rank(contest.method) and contest.rank is None
         share = self.shares[0] if by_share else None
@@ -161,6 +191,8 @@ QUICK = Plan(
     ranked=("lava",),
     ranks=(2,),
     rank_seeds=2,
+    real_methods=("unadapted", "lava"),
+    real_rates_of="streets",
 )
 
 

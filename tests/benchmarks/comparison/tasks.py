@@ -52,6 +52,17 @@ TARGETS = (
     Task("rooms_camera", "rooms", LOW_WIDE_DARK),
 )
 TASKS = {task.name: task for task in (SOURCE, *TARGETS)}
+REAL = "real_"
+
+
+def real_task(data_set: str) -> Task:
+    """A data set of real frames, of rooms' range; they are stored by `real.py`."""
+    return Task(f"{REAL}{data_set}", "rooms")
+
+
+def task_named(name: str) -> Task:
+    """A task by its name, real ones too."""
+    return real_task(name.removeprefix(REAL)) if name.startswith(REAL) else TASKS[name]
 
 
 class StoredFrames(Frames):
@@ -139,14 +150,12 @@ def store(
     executor: Executor,
 ) -> Iterator[int]:
     """Render what is not there yet; yields the frames of each finished job."""
-    folder.mkdir(parents=True, exist_ok=True)
     for split in get_args(Split):
         n = lengths.get(split, 0)
         paths = _paths(folder, f"{task.name}_{split}")
         shape = (n, *image_size)
         if n == 0 or all(_has_shape(path, shape) for path in paths):
             continue
-        parts = [path.with_suffix(".part") for path in paths]
         starts = range(0, n, CHUNK)
         jobs = executor.map(
             _render,
@@ -156,12 +165,23 @@ def store(
         for chunk in jobs:
             chunks.append(chunk)
             yield len(chunk[0])
-        for part, path, arrays in zip(
-            parts, paths, zip(*chunks, strict=True), strict=True
-        ):
-            with part.open("wb") as file:
-                np.save(file, np.concatenate(arrays))
-            part.replace(path)
+        images, depths = (np.concatenate(part) for part in zip(*chunks, strict=True))
+        save_frames(folder, f"{task.name}_{split}", images, depths)
+
+
+def save_frames(
+    folder: Path,
+    name: str,
+    images: NDArray[np.uint8],
+    depths: NDArray[np.float32],
+) -> None:
+    """Write what `StoredFrames` reads, each file whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, array in zip(_paths(folder, name), (images, depths), strict=True):
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.save(file, array)
+        part.replace(path)
 
 
 def _render(
