@@ -27,9 +27,17 @@ from tests.benchmarks.comparison.probes import (
     increments,
     orthogonality_defect,
 )
+from tests.benchmarks.comparison.real import store_real
 from tests.benchmarks.comparison.statistics import Estimate, difference, estimate, holm
-from tests.benchmarks.comparison.tasks import SOURCE, TASKS, TaskData, store
+from tests.benchmarks.comparison.tasks import (
+    SOURCE,
+    TASKS,
+    StoredFrames,
+    TaskData,
+    store,
+)
 from tests.benchmarks.method_comparison import QUICK_SETTINGS
+from tests.conftest import write_rgbd
 
 ROOT = Path(__file__).parents[2]
 TINY = 1_725_497
@@ -224,3 +232,24 @@ def test_calibration__finds_scale_and_shift(frames):
     truths = iter([item["depth"][None] for item in data.plain_items()])
     module = Known(10.0, QUICK_SETTINGS.image_size, "tiny", weights="tiny-rooms")
     assert calibrate(module, data) == pytest.approx((1.5, 0.3), rel=1e-4)
+
+
+def test_real_frames__leave_one_data_set_out(tmp_path):
+    root = write_rgbd(tmp_path / "rgbd", 3)
+    lines = ["image,depth"]
+    for i, name in enumerate(["nyu_0", "nyu_1", "tum_0"]):
+        (root / f"images/a/{i}.jpg").rename(root / f"{name}.jpg")
+        lines.append(f"{name}.jpg,depths/a/{i}.png")
+    table = root / "frames.csv"
+    table.write_text("\n".join(lines))
+    assert store_real(tmp_path, table, (28, 42)) == {"real_nyu": 1, "real_tum": 2}
+    held_out, others = (
+        StoredFrames(tmp_path, f"real_nyu_{part}") for part in ("test", "train")
+    )
+    # `write_rgbd` puts frame i at i + 1 metres.
+    assert [float(np.median(held_out[i].depth)) for i in range(2)] == [1, 2]
+    assert [float(np.median(frame.depth)) for frame in (others[0],)] == [3]
+    assert held_out[0].image.shape == (28, 42, 3)
+    table.write_text("\n".join(lines[:3]))
+    with pytest.raises(SystemExit, match="there must be two"):
+        store_real(tmp_path, table, (28, 42))

@@ -55,8 +55,6 @@ class Plan:
         "lora_encoder",
         "lora",
         "lava",
-        "lava_none",
-        "full",
     )
     real_rates_of: str = "rooms_camera"
 

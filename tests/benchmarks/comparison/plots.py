@@ -103,7 +103,7 @@ def curves(plan: Plan, runs: Runs) -> Figure:
                 color=colour(plan, method),
                 label=METHODS[method].title,
             )
-        axis.set(xlabel="step", title=task, yscale="log")
+        axis.set(xlabel="step", title=task)
     axes[0].set_ylabel(f"training SiLog, {plan.tuned_at} frames")
     return with_legend(figure, axes[0])
 
