@@ -61,6 +61,7 @@ def inside(plan: Plan, runs: Runs) -> str:
         "mean square that is variance, at a quarter of the steps.",
         table(
             [
+                "method",
                 *(f"norm, {name}" for name in names),
                 *(f"rank, {name}" for name in names),
                 "cosine",
@@ -100,7 +101,7 @@ def cost_table(costs: Costs) -> str:
         "One thread, medians of interleaved rounds. The floor: the frozen network, "
         "forward and backward to beneath all blocks. Memory: weights, what autograd "
         "holds for backward, gradients and AdamW's moments.",
-        table(["", "ms", "x floor", "MiB", "x floor"], rows),
+        table(["method", "ms", "x floor", "MiB", "x floor"], rows),
     )
 
 
@@ -185,6 +186,7 @@ def ranks(plan: Plan, runs: Runs) -> str:
         "learning rate of its own.",
         table(
             [
+                "method",
                 "rank",
                 "part",
                 *SCORED,
@@ -235,7 +237,12 @@ def real_frames(plan: Plan, runs: Runs) -> str:
         "of frames and a base that never saw a photograph: a check that the ordering "
         "is not one of ray-cast pictures alone, no more.",
         table(
-            ["", "delta1", "abs_rel", *(task.removeprefix(REAL) for task in tasks)],
+            [
+                "method",
+                "delta1",
+                "abs_rel",
+                *(task.removeprefix(REAL) for task in tasks),
+            ],
             rows,
         ),
     )
@@ -269,5 +276,5 @@ def rates(plan: Plan, results: Results) -> str:
         f"delta1 on validation frames, {plan.tuned_at} training frames, means over "
         f"{len(plan.tuning_seeds)} seeds that are not scored; climbed until the best "
         "rate's neighbours are worse.",
-        table(["", "task", *(f"{rate:g}" for rate in columns)], rows),
+        table(["method", "task", *(f"{rate:g}" for rate in columns)], rows),
     )

@@ -122,7 +122,7 @@ def overview(plan: Plan, runs: Runs) -> str:
         f"Means over {plan.seeds} seeds and the half-width of their 95 % interval; "
         f"adapters at {percent(plan.shares[0])} trainable unless the column says "
         "otherwise. `mean` is that of the columns at that share.",
-        table(["", "mean", *(name for name, _ in columns)], rows),
+        table(["method", "mean", *(name for name, _ in columns)], rows),
     )
 
 
@@ -207,6 +207,7 @@ def setting(plan: Plan, runs: Runs, task: str, n: int, share: float) -> str:
         f"{task}, {n} frames, {percent(share)}",
         table(
             [
+                "method",
                 "trained",
                 "part",
                 "rate",
