@@ -16,8 +16,9 @@ class Lava(LowRankConfig):
     For a matrix this is LoRA; for a convolution it is a CP decomposition without any
     reshaping, r (out + in + kh + kw) numbers in place of LoRA's r (out + in kh kw).
     Kernel axes of size 1 have no factor. Source: LAVA (ICML 2026, PMLR 306); what the
-    paper leaves open (initialisation, which factors are regularised) is decided by
-    measurement.
+    paper leaves open (initialisation, scale, which factors are regularised and how
+    strongly) is decided by measurement: docs/method_comparison/report.md, "One change
+    each" and "Rank".
     """
 
     orthogonal: Orthogonal = "both"

@@ -39,6 +39,7 @@ PAIRS = (
     ("lava", "lora_orthogonal"),
     ("lava", "dora"),
     ("lava", "tucker"),
+    ("lava", "tucker_1"),
     ("lava", "svdiff"),
     ("lava", "lava_none"),
     ("lava", "lava_paper"),
