@@ -1,9 +1,9 @@
 # ruff: noqa: T201  (a command line prints)
 """Which adapter is worth using: every method, adapted and scored under one protocol.
 
-    python -m tests.benchmarks.method_comparison             # about an hour on 4 cores
+    python -m tests.benchmarks.method_comparison             # under an hour on 4 cores
+    python -m tests.benchmarks.method_comparison --parts methods ablations costs
     python -m tests.benchmarks.method_comparison --quick     # does it run at all?
-    python -m tests.benchmarks.method_comparison --parts methods --out DIR --workers 2
 
 The base is the network that this project pretrained on synthetic rooms. It is adapted
 to streets (another range, geometry and camera) and to rooms under another camera. All
@@ -177,7 +177,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, help="default: runs/method_comparison[_quick]")
-    add("--parts", nargs="+", choices=PARTS, default=PARTS)
+    add("--parts", nargs="+", choices=PARTS, default=["methods", "costs"])
     add("--workers", type=int, default=os.cpu_count() or 1, help="runs at once")
     add("--quick", action="store_true", help="a few tiny runs of some methods")
     add(

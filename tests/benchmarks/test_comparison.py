@@ -67,6 +67,7 @@ def frames(tmp_path_factory) -> Path:
 def test_quick_comparison__from_the_command_line(tmp_path):
     command = [sys.executable, "-m", "tests.benchmarks.method_comparison", "--quick"]
     command += ["--out", str(tmp_path), "--workers", "2"]
+    command += ["--parts", "methods", "ablations", "costs"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=300)
     report = (tmp_path / "report.md").read_text()
     for heading in ("delta1 of every method", "streets, 8 frames, 1.5 %", "Rank"):

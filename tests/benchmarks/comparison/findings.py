@@ -1,6 +1,5 @@
 """Tables of what is behind the scores: weights, costs, ablations, ranks and rates."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -251,14 +250,16 @@ def real_frames(plan: Plan, runs: Runs) -> str:
 def rates(plan: Plan, results: Results) -> str:
     """What was validated to choose the rates."""
     scores = {
-        contest: plan.validated(results, contest) for contest in plan.contests(PARTS)
+        contest: found
+        for contest in plan.contests(PARTS)
+        if (found := plan.validated(results, contest))
     }
     columns = [rate for rate in GRID if any(rate in row for row in scores.values())]
     if not columns:
         return ""
     rows = []
     for contest, found in scores.items():
-        best = max(found.values(), default=math.nan)
+        best = max(found.values())
         cells = ["" if rate not in found else f"{found[rate]:.3f}" for rate in columns]
         rank = "" if contest.rank is None else f", rank {contest.rank}"
         rows.append(
