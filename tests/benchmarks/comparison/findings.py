@@ -210,7 +210,7 @@ def real_frames(plan: Plan, runs: Runs) -> str:
         groups.sort(key=lambda group: group.task)
         by_metric = [
             [
-                sum(seed) / len(seed)
+                mean(seed)
                 for seed in zip(
                     *(runs.values(group, tested(name)) for group in groups), strict=True
                 )

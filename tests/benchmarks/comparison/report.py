@@ -23,7 +23,7 @@ from tests.benchmarks.comparison.markdown import (
 )
 from tests.benchmarks.comparison.methods import CONTESTANTS, METHODS
 from tests.benchmarks.comparison.plan import Plan, Results, has_rank
-from tests.benchmarks.comparison.runs import Group, Runs, reader, tested
+from tests.benchmarks.comparison.runs import Group, Runs, mean, reader, tested
 from tests.benchmarks.comparison.statistics import (
     Estimate,
     difference,
@@ -114,8 +114,7 @@ def overview(plan: Plan, runs: Runs) -> str:
             if i < first:
                 means.append(found.mean)
         if means:
-            mean = f"{sum(means) / len(means):.3f}"
-            rows.append([METHODS[method].title, mean, *cells])
+            rows.append([METHODS[method].title, f"{mean(means):.3f}", *cells])
     if not rows:
         return ""
     return section(
@@ -143,7 +142,7 @@ def questions(plan: Plan, runs: Runs) -> str:
                     by_setting.append([x - y for x, y in zip(a, b, strict=True)])
         if not by_setting:
             continue
-        by_seed = [sum(d) / len(d) for d in zip(*by_setting, strict=True)]
+        by_seed = [mean(d) for d in zip(*by_setting, strict=True)]
         found = difference(by_seed, [0.0] * len(by_seed))
         ahead = sum(sum(d) > 0 for d in by_setting)
         p_values.append(found.p)
