@@ -1,6 +1,6 @@
 """Predict depth: `python predict.py IMAGES --model MODEL --output DIR`."""
 
-from app.predict import main
+from app.prediction.command import main
 
 if __name__ == "__main__":
     main()

@@ -10,14 +10,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from datamodules.batch import DataError
 from models.adapters import AdapterError
+from models.artefacts.exports import ExportError
+from models.artefacts.record import CheckpointError
 from models.depth_module import OptionError
 from models.networks import NetworkError
-from models.record import CheckpointError
-
-
-class ExportError(Exception):
-    """A network that cannot be written in some form; the message says why."""
-
 
 USER_ERRORS = (
     ExportError,

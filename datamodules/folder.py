@@ -7,9 +7,9 @@ import numpy as np
 
 from datamodules.base import DepthDataModule, Split
 from datamodules.batch import DataError
-from datamodules.depth_files import DEPTH_SUFFIXES, IMAGE_SUFFIXES, Unknown
+from datamodules.files.depth_files import DEPTH_SUFFIXES, IMAGE_SUFFIXES, Unknown
+from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import Frames, OnError
-from datamodules.pairs import Pair, PairFrames, check_files
 from datamodules.protocols import Protocol, full
 from datamodules.transforms import Augment
 

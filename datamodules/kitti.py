@@ -5,9 +5,9 @@ from typing import Literal
 
 from datamodules.base import DepthDataModule, Split
 from datamodules.batch import DataError
-from datamodules.lists import PROBED, PrefixProbe, choose_root, read_list
+from datamodules.files.lists import PROBED, PrefixProbe, choose_root, read_list
+from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import Frames, OnError
-from datamodules.pairs import Pair, PairFrames, check_files
 from datamodules.protocols import KITTI, KittiProtocol, Protocol
 from datamodules.transforms import Augment
 

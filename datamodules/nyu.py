@@ -8,11 +8,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.base import DepthDataModule, Split
 from datamodules.batch import DataError
-from datamodules.download import fetch
-from datamodules.hdf5 import H5Frames, MatFrames, read_split
-from datamodules.lists import choose_root, read_list
+from datamodules.files.download import fetch
+from datamodules.files.hdf5 import H5Frames, MatFrames, read_split
+from datamodules.files.lists import choose_root, read_list
+from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import Frames, OnError
-from datamodules.pairs import Pair, PairFrames, check_files
 from datamodules.protocols import NYU_EIGEN, Protocol, WindowName
 from datamodules.transforms import Augment
 

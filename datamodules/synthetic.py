@@ -8,9 +8,15 @@ from datamodules.base import DepthDataModule, Split
 from datamodules.batch import DataError, Frame
 from datamodules.loading import Frames
 from datamodules.protocols import Protocol, full
-from datamodules.raycast import camera_rays
-from datamodules.scenes import ROOM_CAMERA, STREET_CAMERA, CameraRange, Domain, build
-from datamodules.shading import photograph, shade
+from datamodules.raycasting.raycast import camera_rays
+from datamodules.raycasting.scenes import (
+    ROOM_CAMERA,
+    STREET_CAMERA,
+    CameraRange,
+    Domain,
+    build,
+)
+from datamodules.raycasting.shading import photograph, shade
 from datamodules.transforms import Augment
 
 MAX_DEPTH_M: dict[Domain, float] = {"rooms": 10.0, "streets": 80.0}

@@ -1,10 +1,10 @@
 """Depth Anything v1/v2, adapted to metric depth."""
 
 from models.adapters import AdapterConfig, adapt
+from models.artefacts.record import Base, Record
 from models.depth_module import DepthModule, Optimisation, OptionError
 from models.networks import NetworkSpec
 from models.networks.presets import Kind, Size, Version
-from models.record import Base, Record
 
 
 class DepthAnythingModule(DepthModule):

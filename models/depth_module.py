@@ -18,17 +18,17 @@ from datamodules.protocols import Protocol
 from models.adapters import is_never_trained, orthogonality
 from models.adapters.state import check_tensors, check_version
 from models.alignment import Align, aligned
-from models.losses import silog
-from models.metrics import DepthMetrics, per_image
-from models.networks import DepthNetwork
-from models.networks.depth_network import with_flip
-from models.record import (
+from models.artefacts.record import (
     KEY,
     CheckpointError,
     Record,
     network_tensors,
     saved_names,
 )
+from models.losses import silog
+from models.metrics import DepthMetrics, per_image
+from models.networks import DepthNetwork
+from models.networks.depth_network import with_flip
 
 
 class OptionError(Exception):

@@ -1,10 +1,10 @@
 """A DINOv2 encoder, adapted, under a new DPT head."""
 
 from models.adapters import AdapterConfig, adapt
+from models.artefacts.record import Base, Record
 from models.depth_module import DepthModule, Optimisation
 from models.networks import NetworkSpec
 from models.networks.presets import Size
-from models.record import Base, Record
 
 
 class DINOv2Module(DepthModule):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.artefacts.published.weights import save_network
 from models.networks import DepthNetwork, NetworkSpec
-from models.networks.pretrained import save_network
 
 
 @pytest.fixture(autouse=True)

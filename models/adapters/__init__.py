@@ -2,7 +2,6 @@
 
 from models.adapters.base import AdapterConfig, AdapterError
 from models.adapters.combine import increments, weighted
-from models.adapters.dora import DoRA
 from models.adapters.inject import (
     Merged,
     adapt,
@@ -13,12 +12,13 @@ from models.adapters.inject import (
     merge,
     unmerge,
 )
-from models.adapters.lava import Lava
-from models.adapters.lora import LoRA
+from models.adapters.methods.dora import DoRA
+from models.adapters.methods.lava import Lava
+from models.adapters.methods.lora import LoRA
+from models.adapters.methods.svdiff import SVDiff
+from models.adapters.methods.train_fully import TrainFully
+from models.adapters.methods.tucker import Tucker
 from models.adapters.penalty import orthogonality
-from models.adapters.svdiff import SVDiff
-from models.adapters.train_fully import TrainFully
-from models.adapters.tucker import Tucker
 
 __all__ = [
     "AdapterConfig",

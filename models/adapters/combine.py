@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.adapters.base import AdapterError, Bottleneck
 from models.adapters.inject import adapt, adapted_layers, adapters
 from models.adapters.layers import shape_of
-from models.adapters.lora import LoRA
+from models.adapters.methods.lora import LoRA
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from models.adapters.base import Adapter, AdapterConfig, AdapterError, WeightShape
-from models.adapters.convolution import Geometry, adapted_conv
-from models.adapters.functional import adapted_linear, cast, compute_dtype
+from models.adapters.compute.convolution import Geometry, adapted_conv
+from models.adapters.compute.linear import adapted_linear, cast, compute_dtype
 
 ConvNd = nn.modules.conv._ConvNd
 ConvTransposeNd = nn.modules.conv._ConvTransposeNd

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from models.adapters.base import AdapterConfig
 from models.adapters.inject import adapters
-from models.adapters.low_rank import LowRankConfig
+from models.adapters.methods.low_rank import LowRankConfig
 
 
 def orthogonality(network: nn.Module, config: AdapterConfig) -> Tensor | None:

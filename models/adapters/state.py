@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.adapters.base import AdapterConfig, AdapterError
-from models.adapters.dora import DoRA
-from models.adapters.lava import Lava
-from models.adapters.lora import LoRA
-from models.adapters.svdiff import SVDiff
-from models.adapters.train_fully import TrainFully
-from models.adapters.tucker import Tucker
+from models.adapters.methods.dora import DoRA
+from models.adapters.methods.lava import Lava
+from models.adapters.methods.lora import LoRA
+from models.adapters.methods.svdiff import SVDiff
+from models.adapters.methods.train_fully import TrainFully
+from models.adapters.methods.tucker import Tucker
 
 DESCRIPTION_FILE = "adapter.json"
 TENSORS_FILE = "adapter.safetensors"

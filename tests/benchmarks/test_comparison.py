@@ -13,30 +13,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from models import DepthAnythingModule
-from models.adapters import Lava, LoRA, Tucker, adapt
-from models.losses import silog
-from tests.benchmarks.comparison.calibration import calibrate
-from tests.benchmarks.comparison.cell import Cell, run
-from tests.benchmarks.comparison.markdown import p_text, plus_minus
-from tests.benchmarks.comparison.methods import METHODS, at_budget, at_rank, shapes
-from tests.benchmarks.comparison.plan import GRID, QUICK, Plan, next_rate
-from tests.benchmarks.comparison.probes import (
+from benchmarks.comparison.calibration import calibrate
+from benchmarks.comparison.cell import Cell, run
+from benchmarks.comparison.markdown import p_text, plus_minus
+from benchmarks.comparison.methods import METHODS, at_budget, at_rank, shapes
+from benchmarks.comparison.plan import GRID, QUICK, Plan, next_rate
+from benchmarks.comparison.probes import (
     effective_rank,
     gradient_noise,
     increments,
     orthogonality_defect,
 )
-from tests.benchmarks.comparison.real import store_real
-from tests.benchmarks.comparison.statistics import Estimate, difference, estimate, holm
-from tests.benchmarks.comparison.tasks import (
+from benchmarks.comparison.real import store_real
+from benchmarks.comparison.statistics import Estimate, difference, estimate, holm
+from benchmarks.comparison.tasks import (
     SOURCE,
     TASKS,
     StoredFrames,
     TaskData,
     store,
 )
-from tests.benchmarks.method_comparison import QUICK_SETTINGS
+from benchmarks.method_comparison import QUICK_SETTINGS
+from models import DepthAnythingModule
+from models.adapters import Lava, LoRA, Tucker, adapt
+from models.losses import silog
 from tests.conftest import write_rgbd
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def frames(tmp_path_factory) -> Path:
 
 
 def test_quick_comparison__from_the_command_line(tmp_path):
-    command = [sys.executable, "-m", "tests.benchmarks.method_comparison", "--quick"]
+    command = [sys.executable, "-m", "benchmarks.method_comparison", "--quick"]
     command += ["--out", str(tmp_path), "--workers", "2"]
     command += ["--parts", "methods", "ablations", "costs"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=300)

@@ -11,16 +11,16 @@ from safetensors.torch import load_file, save_file
 from datamodules import SyntheticDataModule
 from models import DepthAnythingModule, DINOv2Module
 from models.adapters import AdapterError, DoRA, Lava, LoRA, SVDiff, TrainFully, Tucker
-from models.depth_module import Optimisation
-from models.networks import DepthNetwork, NetworkSpec
-from models.networks.pretrained import save_network
-from models.record import (
+from models.artefacts.published.weights import save_network
+from models.artefacts.record import (
     CheckpointError,
     load_adapter,
     load_checkpoint,
     read_checkpoint,
     save_adapter,
 )
+from models.depth_module import Optimisation
+from models.networks import DepthNetwork, NetworkSpec
 
 SIZE = (28, 42)
 LAVA = Lava(rank=2)

@@ -19,9 +19,9 @@ from datamodules.loading import Frames
 from datamodules.protocols import KITTI, NYU_EIGEN, full, window_box
 from datamodules.transforms import Augment, EvalTransform, lower_bound
 from models import DepthAnythingModule
+from models.artefacts.published.weights import save_network
 from models.depth_module import OptionError, Scoring
 from models.metrics import METRICS
-from models.networks.pretrained import save_network
 from tests.conftest import random_tiny
 from tests.models.published import by_hand
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 import transformers
 
+from models.artefacts.published.transformers_keys import from_transformers
 from models.networks import DepthNetwork, NetworkError, NetworkSpec
 from models.networks.presets import PRESETS
-from models.networks.transformers_keys import from_transformers
 
 
 def reference(size: str, version: str, kind: str, max_depth: float | None):

@@ -1,0 +1,1 @@
+"""predict.py: pictures in, depth out."""

@@ -1,0 +1,134 @@
+"""Depth at a picture's own size, in one pass, with a mirrored one, or in tiles."""
+
+from typing import TypedDict
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from datamodules.photographs import Photograph
+from models.alignment import aligned
+from models.networks import DepthNetwork
+from models.networks.depth_network import with_flip
+
+
+class PhotographBatch(TypedDict):
+    """`Photograph`s whose inputs have one shape."""
+
+    image: Tensor
+    size: list[tuple[int, int]]
+    pixels: list[NDArray[np.uint8]]
+    index: list[int]
+    error: list[str]
+
+
+def collate(items: list[Photograph]) -> PhotographBatch:
+    """Stack the inputs and keep the rest apart."""
+    return PhotographBatch(
+        image=torch.stack([item["image"] for item in items]),
+        size=[item["size"] for item in items],
+        pixels=[item["pixels"] for item in items],
+        index=[item["index"] for item in items],
+        error=[item["error"] for item in items],
+    )
+
+
+class Predictor(LightningModule):
+    """A merged network that predicts at each picture's own size.
+
+    Args:
+        network: Without adapters.
+        tta: Average with the prediction of the mirrored picture.
+        tile: Size (rows, cols) of overlapping tiles, whose predictions are fitted to
+            the whole picture's and blended; None for one pass.
+    """
+
+    def __init__(
+        self, network: DepthNetwork, *, tta: bool, tile: tuple[int, int] | None
+    ) -> None:
+        super().__init__()
+        self.network, self.tta, self.tile = network, tta, tile
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.tta:
+            return with_flip(self.network, image)
+        depth: Tensor = self.network(image)
+        return depth
+
+    def predict_step(self, batch: PhotographBatch, batch_idx: int) -> list[Tensor]:
+        """Depth (H, W) of each picture, empty where it is unreadable."""
+        if all(batch["error"]):
+            return [torch.empty(0)] * len(batch["error"])
+        image = batch["image"]
+        if self.tile is None:
+            depth = self(image)
+        else:
+            depth = torch.cat([tiled(self, one[None], self.tile) for one in image])
+        return [
+            torch.empty(0)
+            if error
+            else F.interpolate(
+                depth[i : i + 1].float(),
+                size,
+                mode="bilinear",
+                align_corners=True,
+            )[0, 0].cpu()
+            for i, (size, error) in enumerate(
+                zip(batch["size"], batch["error"], strict=True)
+            )
+        ]
+
+
+def tiled(network: LightningModule, image: Tensor, tile: tuple[int, int]) -> Tensor:
+    """Depth of a picture that is larger than the network's input.
+
+    Tiles overlap by half. Each one's prediction is fitted (scale and shift, least
+    squares) to the whole picture's, which alone sees what is near and what is far, and
+    they are blended with weights that fall to zero at a tile's edge.
+
+    Args:
+        network: Images (B, 3, h, w) to depth (B, 1, h, w).
+        image: (1, 3, H, W).
+        tile: (rows, cols).
+
+    Returns:
+        (1, 1, H, W).
+    """
+    rows, cols = image.shape[-2:]
+    size = (min(tile[0], rows), min(tile[1], cols))
+    small = F.interpolate(image, tile, mode="bilinear", antialias=True)
+    whole = F.interpolate(
+        network(small).float(), (rows, cols), mode="bilinear", align_corners=True
+    )
+    if size == (rows, cols):
+        return whole
+    weight = _window(size[0], image)[:, None] * _window(size[1], image)[None]
+    total, weights = torch.zeros_like(whole), torch.zeros_like(whole)
+    for top in _starts(rows, size[0]):
+        for left in _starts(cols, size[1]):
+            part = (..., slice(top, top + size[0]), slice(left, left + size[1]))
+            depth, target = network(image[part]).float(), whole[part]
+            everywhere = torch.ones_like(target, dtype=torch.bool)
+            fitted = aligned(depth, target, everywhere, "scale_shift", float("inf"))
+            total[part] += weight * fitted.to(total)
+            weights[part] += weight
+    # A fitted shift may leave the range, which no prediction does.
+    return (total / weights).clamp(whole.min(), whole.max())
+
+
+def _starts(length: int, tile: int) -> list[int]:
+    """Evenly spread starts of tiles that overlap by at least half."""
+    if length == tile:
+        return [0]
+    count = max(-(-(length - tile) * 2 // tile), 1) + 1
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def _window(length: int, like: Tensor) -> Tensor:
+    """A raised cosine over a tile, above zero everywhere."""
+    steps = torch.arange(length, device=like.device, dtype=torch.float32)
+    place = (steps + 0.5) / length
+    return torch.sin(torch.pi * place).square().clamp(min=1e-3)

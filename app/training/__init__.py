@@ -1,0 +1,1 @@
+"""train.py: fit, validate and test."""

@@ -1,0 +1,206 @@
+"""The command line of train.py: fit, validate and test."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import jsonargparse
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from app.errors import OneLineParser, one_line_errors
+from app.training.previews import Previews
+from app.training.results import Summary, TestResults
+from datamodules.base import DepthDataModule
+from models.adapters import AdapterConfig
+from models.depth_module import DepthModule, Scoring
+
+RUNS = Path("runs")
+
+
+class DepthCLI(LightningCLI):
+    """LightningCLI with this project's links, callbacks and run folder.
+
+    A run writes everything into `runs/<config name>/version_N/` (below
+    `--trainer.default_root_dir` if that is given); a run that resumes from a
+    checkpoint goes on in that checkpoint's own folder.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name in ("max_depth", "image_size"):
+            parser.link_arguments(
+                f"data.{name}", f"model.init_args.{name}", apply_on="instantiate"
+            )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Previews, "previews")
+        parser.add_lightning_class_args(Summary, "summary")
+        parser.add_lightning_class_args(TestResults, "results")
+        parser.add_lightning_class_args(LearningRateMonitor, "learning_rate")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/abs_rel",
+                "checkpoint.mode": "min",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+                "trainer.precision": _default_precision(),
+                "trainer.gradient_clip_val": 1.0,
+                # All of it: the score before the first step.
+                "trainer.num_sanity_val_steps": -1,
+                "trainer.log_every_n_steps": 10,
+            }
+        )
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: object
+    ) -> LightningArgumentParser:
+        """Options of one command alone; Lightning has no public place for them."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "test":
+            parser.add_class_arguments(Scoring, None)
+            # The table of `TestResults` takes the place of Lightning's.
+            parser.set_defaults(verbose=False)
+        return parser
+
+    def before_test(self) -> None:
+        """Hand the options of `test` to the module."""
+        config = self.config["test"]
+        self.model.scoring = Scoring(config.align, config.flip_tta)
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder and put TensorBoard and CSV logs into it."""
+        config = self.config[self.subcommand]
+        if config.trainer.logger is not None or config.trainer.fast_dev_run:
+            return
+        if self.subcommand != "fit":
+            config.trainer.logger = False
+            return
+        run = _resumed_run(config.get("ckpt_path")) or _new_run(
+            Path(config.trainer.default_root_dir or ".") / RUNS,
+            [Path(str(path)) for path in config.config or []],
+        )
+        place = {
+            "save_dir": str(run.parent.parent),
+            "name": run.parent.name,
+            "version": int(run.name.removeprefix("version_")),
+        }
+        config.trainer.logger = [
+            _spec(TensorBoardLogger, {**place, "default_hp_metric": False}),
+            _spec(CSVLogger, place),
+        ]
+
+    def after_fit(self) -> None:
+        """Say what the run came to, below the progress bar."""
+        self._report(Summary)
+
+    def after_test(self) -> None:
+        """Print the result table, likewise."""
+        self._report(TestResults)
+
+    def _report(self, kind: type[Summary] | type[TestResults]) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, kind):
+                callback.report()
+
+
+class SaveConfig(SaveConfigCallback):
+    """The resolved configuration goes into a run folder, which only `fit` has."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+def _spec(kind: type, arguments: dict[str, object]) -> jsonargparse.Namespace:
+    path = f"{kind.__module__}.{kind.__name__}"
+    init_args = jsonargparse.Namespace(**arguments)  # type: ignore[no-untyped-call]
+    return jsonargparse.Namespace(  # type: ignore[no-untyped-call]
+        class_path=path, init_args=init_args
+    )
+
+
+def _default_precision() -> str:
+    """bf16 autocast where the GPU has it in hardware, else true float32."""
+    if torch.cuda.is_available() and torch.cuda.is_bf16_supported(
+        including_emulation=False
+    ):
+        return "bf16-mixed"
+    return "32-true"
+
+
+def _new_run(runs: Path, configs: list[Path]) -> Path:
+    """`<runs>/<names of the configs>/version_N`, N the first free number."""
+    folder = runs / ("-".join(config.stem for config in configs) or "fit")
+    number = 0
+    while (folder / f"version_{number}").exists():
+        number += 1
+    return folder / f"version_{number}"
+
+
+def _resumed_run(ckpt_path: object) -> Path | None:
+    """The run folder that a checkpoint lies in, its old metrics kept aside."""
+    if not isinstance(ckpt_path, str) or ckpt_path in ("best", "last", "hpc"):
+        return None
+    path = Path(ckpt_path)
+    run = path.parent.parent
+    if path.parent.name != "checkpoints" or not path.is_file():
+        return None
+    if not run.name.startswith("version_"):
+        return None
+    _keep_metrics(run)
+    return run
+
+
+@rank_zero_only
+def _keep_metrics(run: Path) -> None:
+    """Rename a resumed run's metrics.csv, which the CSV logger would start anew."""
+    metrics, number = run / "metrics.csv", 1
+    if metrics.exists():
+        while (kept := run / f"metrics_{number}.csv").exists():
+            number += 1
+        metrics.rename(kept)
+
+
+def quiet() -> None:
+    """Leave out what Lightning says that no user of this program can act on."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*is deprecated.*",
+        "You are using a custom batch sampler.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        "The dirpath has changed from .*",
+        ".*smaller than the logging interval.*",
+        ".*Experiment logs directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())
+
+
+@one_line_errors
+def main(args: ArgsType = None) -> None:
+    """Run one command, from `args` or the command line."""
+    quiet()
+    # Adapters are dataclasses with subclasses; jsonargparse takes such for closed.
+    jsonargparse.set_parsing_settings(
+        subclasses_enabled=[AdapterConfig], docstring_parse_attribute_docstrings=True
+    )
+    DepthCLI(
+        DepthModule,
+        DepthDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        parser_class=OneLineParser,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"overwrite": True},
+        args=args,
+    )

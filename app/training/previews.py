@@ -1,0 +1,116 @@
+"""Pictures of what a network sees: image, truth, prediction and error side by side."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.batch import IMAGENET_MEAN, IMAGENET_STD, DepthBatch
+from datamodules.files.depth_writers import colour
+from datamodules.transforms import resize_image
+
+ERROR_RANGE = 0.5
+"""Relative error at which the error's colour is the last one."""
+
+
+class Previews(Callback):
+    """Panels of the first validation frames, to TensorBoard and `previews/*.png`.
+
+    Args:
+        frames: How many frames; 0 draws nothing.
+        every_n_epochs: How often.
+    """
+
+    def __init__(self, frames: int = 4, every_n_epochs: int = 1) -> None:
+        self.frames, self.every_n_epochs = frames, max(every_n_epochs, 1)
+        self._rows: list[NDArray[np.uint8]] = []
+
+    @rank_zero_only
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: DepthBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        last = trainer.max_epochs is not None and (
+            trainer.current_epoch == trainer.max_epochs - 1
+        )
+        due = trainer.sanity_checking or last
+        if due or trainer.current_epoch % self.every_n_epochs == 0:
+            wanted = self.frames - len(self._rows)
+            max_depth = trainer.datamodule.max_depth  # type: ignore[attr-defined]
+            for i in range(min(wanted, len(batch["path"]))):
+                self._rows.append(panel(batch, outputs, i, max_depth))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rows, self._rows = self._rows, []
+        # Every process must ask: the answer is a broadcast.
+        log_dir = trainer.log_dir
+        if not rows or log_dir is None:
+            return
+        picture = _stacked(rows)
+        step = 0 if trainer.sanity_checking else trainer.global_step
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(
+                    "val/image_truth_prediction_error",
+                    picture,
+                    step,
+                    dataformats="HWC",
+                )
+        folder = Path(log_dir) / "previews"
+        folder.mkdir(parents=True, exist_ok=True)
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / f"step_{step:06d}.png"), bgr)
+
+
+def panel(
+    batch: DepthBatch, depth: Tensor, index: int, max_depth: float
+) -> NDArray[np.uint8]:
+    """RGB (H, 4 W, 3): image, truth, prediction, relative error of one frame.
+
+    Args:
+        batch: A validation batch.
+        depth: Its prediction (B, 1, H, W), metres.
+        index: Which frame.
+        max_depth: Metres at the far end of the colours.
+    """
+    rows, cols = batch["size"][index]
+    image = batch["image"][index].float().cpu()
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    pixels = (image * std[:, None, None] + mean[:, None, None]).clamp(0, 1) * 255
+    rgb = np.ascontiguousarray(pixels.byte().permute(1, 2, 0).numpy())
+    target, predicted = (
+        maps[index, 0, :rows, :cols].float().cpu().numpy()
+        for maps in (batch["depth"], depth)
+    )
+    valid = batch["valid"][index, 0, :rows, :cols].cpu().numpy()
+    relative = np.abs(predicted - target) / np.where(valid, target, 1)
+    level = (relative / ERROR_RANGE).clip(0, 1) * 255
+    error = cv2.applyColorMap(level.astype(np.uint8), cv2.COLORMAP_MAGMA)[..., ::-1]
+    return np.hstack(
+        (
+            resize_image(rgb, (rows, cols)),
+            colour(np.where(valid, target, 0), max_depth),
+            colour(predicted, max_depth),
+            np.where(valid[..., None], error, 0).astype(np.uint8),
+        )
+    )
+
+
+def _stacked(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Panels of several sizes below each other, at the width of the first."""
+    width = rows[0].shape[1]
+    return np.vstack(
+        [resize_image(r, (round(r.shape[0] * width / r.shape[1]), width)) for r in rows]
+    )

@@ -1,0 +1,142 @@
+"""predict.py beside `transformers.pipeline("depth-estimation")` on one folder.
+
+    python -m benchmarks.predict_folder --images 200 --json out.json
+
+The same network (Depth Anything S with random weights), machine and input size: a
+folder of JPEGs of mixed sizes; ours with `--size WxH`, theirs on the merged export with
+a processor of that size that does not keep the shape. Both read the files, predict at
+each picture's own size, and write a 16-bit PNG. Each runs in a process of its own, in
+turn, `--rounds` times; start-up (imports, loading) is timed apart by a run on one
+picture. Peak memory is the maximum resident size of a process.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.stopwatch import machine, write_json
+from models.artefacts.exports import save_merged
+from models.networks import DepthNetwork, NetworkSpec
+
+REPO = Path(__file__).parents[1]
+SIZES = ((480, 640), (375, 1242), (720, 1280), (600, 400), (1080, 1920))
+THEIRS = """
+import sys
+from pathlib import Path
+import cv2, numpy as np, torch, transformers
+model, folder, out, rows, cols = sys.argv[1:]
+pipe = transformers.pipeline("depth-estimation", model=model, device="cpu")
+processor = pipe.image_processor
+processor.size = {"height": int(rows), "width": int(cols)}
+processor.keep_aspect_ratio = False
+paths = sorted(Path(folder).rglob("*.jpg"))
+Path(out).mkdir()
+for path, result in zip(paths, pipe([str(p) for p in paths], batch_size=8)):
+    metres = result["predicted_depth"].squeeze().numpy()
+    cv2.imwrite(f"{out}/{path.name}.png", np.rint(metres * 1000).astype(np.uint16))
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of doing it."""
+
+    name: str
+    start_s: float
+    """One picture, everything included."""
+    images_per_s: float
+    """Of the rest of the folder."""
+    peak_mib: float
+
+
+def write_folder(folder: Path, count: int) -> None:
+    """JPEGs of mixed sizes, smooth with noise."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(count):
+        rows, cols = SIZES[i % len(SIZES)]
+        small = rng.uniform(0, 255, (12, 16, 3)).astype(np.float32)
+        smooth = cv2.resize(small, (cols, rows), interpolation=cv2.INTER_CUBIC)
+        noisy = smooth + rng.normal(0, 6, smooth.shape)
+        cv2.imwrite(str(folder / f"{i:04d}.jpg"), noisy.clip(0, 255).astype(np.uint8))
+
+
+def timed(command: list[str]) -> tuple[float, float]:
+    """Seconds and peak MiB of a process and its children so far."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, cwd=REPO)
+    seconds = time.perf_counter() - start
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Run the benchmark of the command line."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.predict_folder",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--network", default="S", choices=["tiny", "S", "B", "L"])
+    parser.add_argument("--size", type=int, nargs=2, default=(266, 266))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    where = machine("transformers", on_cuda=False)
+    print(json.dumps(where, indent=1))
+    torch.manual_seed(0)
+    rows, cols = options.size
+    network = DepthNetwork(NetworkSpec(options.network, "v2", "metric", 10.0)).eval()
+    seconds: dict[tuple[str, str], list[float]] = {}
+    peaks: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        for form in ("depth-anything", "transformers"):
+            save_merged(network, root / form, form, image_size=(rows, cols), notes={})
+        for name, count in (("one", 1), ("many", options.images + 1)):
+            write_folder(root / name, count)
+        for number in range(options.rounds):
+            for name in ("one", "many"):
+                ours = [sys.executable, "predict.py", str(root / name)]
+                ours += ["--model", str(root / "depth-anything")]
+                ours += ["--output", str(root / f"ours{name}{number}")]
+                ours += ["--size", f"{cols}x{rows}", "--formats", "png"]
+                ours += ["--workers", str(options.workers), "--accelerator", "cpu"]
+                ours += ["--devices", "1"]
+                theirs = [sys.executable, "-c", THEIRS, str(root / "transformers")]
+                theirs += [str(root / name), str(root / f"theirs{name}{number}")]
+                theirs += [str(rows), str(cols)]
+                # The first to grow shows in the children's maximum: ours goes first.
+                for who, command in (("predict.py", ours), ("pipeline", theirs)):
+                    took, peak = timed(command)
+                    seconds.setdefault((who, name), []).append(took)
+                    peaks.setdefault(who, peak)
+                    if number == 0 and name == "many":
+                        peaks[who] = peak
+    table = []
+    for who in ("predict.py", "pipeline"):
+        start = statistics.median(seconds[who, "one"])
+        whole = statistics.median(seconds[who, "many"])
+        rate = options.images / (whole - start)
+        table.append(Row(who, start, rate, peaks[who]))
+        print(table[-1])
+    print(f"ratio of images/s: {table[0].images_per_s / table[1].images_per_s:.2f}")
+    if options.json is not None:
+        rows_of = [asdict(row) for row in table]
+        write_json(options.json, {"machine": where, "rows": rows_of})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Depth maps, pictures, lists and archives: what data sets are made of."""

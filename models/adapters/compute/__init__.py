@@ -1,0 +1,1 @@
+"""The compute core of adapted linears and convolutions."""

@@ -1,0 +1,1 @@
+"""One adapter method a file."""

@@ -1,0 +1,1 @@
+"""Every form on disk of a trained network, written and opened."""

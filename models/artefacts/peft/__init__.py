@@ -1,0 +1,1 @@
+"""Adapters as PEFT keeps them, and back."""

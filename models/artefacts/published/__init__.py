@@ -1,0 +1,1 @@
+"""Weights that others published: where they are, what they are, how they are read."""

@@ -1,0 +1,237 @@
+"""Publishing through the real client to a server on localhost."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import constants
+
+from app.prediction.command import main
+from app.publishing.hub import Publication, check, licence_of, recorded_results
+from models.adapters import Lava, adapt
+from models.artefacts.exports import ExportError
+from models.artefacts.published.weights import fingerprint, save_network
+from models.artefacts.record import Base, Record, save_adapter
+from models.networks import NetworkSpec
+from tests.app.publishing.hub_server import TOKEN, running_hub
+from tests.conftest import random_tiny
+
+NAME = "me/my-rooms"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """An adapter folder with two recorded results, one of them aligned."""
+    root = tmp_path_factory.mktemp("hub")
+    save_network(random_tiny(), root / "base")
+    network = random_tiny()
+    base = Base(str(root / "base"))
+    network = base.load(network.spec)
+    config = Lava(rank=2)
+    record = Record(network.spec, (28, 42), base, fingerprint(network), config)
+    adapt(network, config)
+    folder = root / "model"
+    save_adapter(network, record, folder)
+    metrics = {"delta1": 0.91234, "abs_rel": 0.1, "rmse": 0.4}
+    common = {"protocol": "nyu_eigen", "n_images": 654, "flip_tta": False}
+    for align in ("none", "median"):
+        content = {**common, "metrics": metrics, "align": align}
+        (folder / f"test_nyu_eigen_{align}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def hub():
+    with running_hub() as found:
+        yield found
+
+
+@dataclass
+class Done:
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(hub, tmp_path, monkeypatch, capsys):
+    """predict.py in this process, with the client pointed at the server."""
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("app.publishing.hub.WAIT_S", 0.0)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args, token=TOKEN) -> Done:
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        if token is not None:
+            monkeypatch.setenv("HF_TOKEN", token)
+        code = 0
+        try:
+            main([str(arg) for arg in args])
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        printed = capsys.readouterr()
+        assert TOKEN not in printed.out + printed.err
+        return Done(code, printed.out, printed.err)
+
+    return call
+
+
+def given(model) -> list[str]:
+    return ["--model", str(model), "--push-to-hub", NAME, "--license", "apache-2.0"]
+
+
+def test_push__card_and_files_in_one_commit_and_back(hub, tmp_path, run, model):
+    done = run(*given(model))
+    assert done.returncode == 0, done.stderr
+    assert f"published: {hub.url}/{NAME}" in done.stdout
+    assert hub.commits == [NAME]
+    files = hub.repos[NAME]
+    assert set(files) == {"README.md", "config.json", "model.safetensors"}
+    _, head, text = files["README.md"].decode().split("---\n", 2)
+    metadata = yaml.safe_load(head)
+    assert metadata["license"] == "apache-2.0"
+    assert metadata["pipeline_tag"] == "depth-estimation"
+    (index,) = metadata["model-index"]
+    (result,) = index["results"]
+    assert result["dataset"]["name"] == "NYU Depth v2"
+    found = {m["type"]: m["value"] for m in result["metrics"]}
+    assert found == {"delta1": 0.9123, "abs_rel": 0.1, "rmse": 0.4}
+    assert "Protocol `nyu_eigen`, 654 images" in text
+    assert text.count("Protocol") == 1  # the aligned row is not a result of the model
+    assert "| method | Lava |" in text
+
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(_png())
+    back = run(photo, "--model", NAME, "--formats", "npy")
+    assert back.returncode == 0, back.stderr
+    ours = run(photo, "--model", model, "--formats", "npy", "--output", "own")
+    assert ours.returncode == 0, ours.stderr
+    name = "photo.png.depth.npy"
+    one, two = (tmp_path / f for f in (f"predictions/{name}", f"own/{name}"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def _png() -> bytes:
+    import cv2
+    import numpy as np
+
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def test_push__onto_a_repository_that_exists(hub, run, model):
+    hub.repos[NAME] = {"old.txt": b"kept"}
+    done = run(*given(model))
+    assert done.returncode == 0, done.stderr
+    assert hub.repos[NAME]["old.txt"] == b"kept"
+
+
+@pytest.mark.parametrize("word", ["create", "preupload", "commit"])
+@pytest.mark.parametrize("statuses", [[503, 500], [0]], ids=["5xx twice", "cut"])
+def test_push__goes_on_after_passing_failures(hub, run, model, word, statuses):
+    hub.fails[word] = list(statuses)
+    done = run(*given(model))
+    assert done.returncode == 0, done.stderr
+    assert "model.safetensors" in hub.repos[NAME]
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("no token", "there is no Hub token; run `hf auth login`"),
+        ("wrong token", "does not let this token write to me/my-rooms (401)"),
+        ("forbidden", "does not let this token write to me/my-rooms (403)"),
+        ("down", "the Hub answered 503, 4 times"),
+        ("lost file", "lacks model.safetensors after the upload"),
+        ("bad name", "is not OWNER/NAME"),
+        ("no licence", "the licence of the base is not known"),
+    ],
+)
+def test_push__a_failure_is_one_line_and_nothing_is_called_done(
+    hub, run, model, case, message
+):
+    token, args = TOKEN, ["--model", model, "--push-to-hub", NAME]
+    args += [] if case == "no licence" else ["--license", "apache-2.0"]
+    if case == "no token":
+        token = None
+    if case == "wrong token":
+        token = "hf_" + "x" * 34
+    if case == "forbidden":
+        hub.fails["create"] = [403]
+    if case == "down":
+        hub.fails["create"] = [503] * 50
+    if case == "lost file":
+        hub.loses = {"model.safetensors"}
+    if case == "bad name":
+        args[3] = "rooms"
+    done = run(*args, token=token)
+    assert done.returncode != 0
+    assert "published" not in done.stdout
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    if case != "lost file":
+        assert not any(hub.repos.values())
+
+
+def test_load__from_a_hub_that_is_down_or_into_a_read_only_cache(hub, tmp_path, run):
+    done = run("photo.png", "--model", "me/none")
+    assert done.returncode != 0
+    assert "could not be had from the Hub" in done.stderr
+    (tmp_path / "cache").write_text("in the way")
+    hub.repos["me/none"] = {"model.safetensors": b"x"}
+    done = run("photo.png", "--model", "me/none")
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("weights", "licence"),
+    [
+        ("depth-anything-v2-small", "apache-2.0"),
+        ("depth-anything-v2-large", "cc-by-nc-4.0"),
+        ("depth-anything-v1-large", "apache-2.0"),
+        ("files/depth_anything_v2_vits.pth", "apache-2.0"),
+        ("files/depth_anything_v2_metric_vkitti_vitl.pth", "cc-by-nc-4.0"),
+        ("files/depth_anything_v2_metric_vkitti_vits.pth", None),
+        ("somebody/network", None),
+        (None, None),
+    ],
+)
+def test_licence__is_the_bases(monkeypatch, weights, licence):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    spec = NetworkSpec("S", "v2", "metric", 10.0)
+    record = Record(spec, (28, 42), Base(weights), "0", Lava())
+    asked = Publication(NAME, False, "depth-anything", None)
+    assert licence_of(weights) == licence
+    if licence is None:
+        with pytest.raises(ExportError, match="is not known"):
+            check(asked, record)
+        return
+    assert check(asked, record) == licence
+    free = replace(asked, licence="mit")
+    if licence == "apache-2.0":
+        assert check(free, record) == "mit"
+        return
+    with pytest.raises(ExportError, match="forbids commercial use"):
+        check(free, record)
+
+
+def test_results__are_of_this_checkpoint_alone(tmp_path):
+    for name in ("best", "last"):
+        (tmp_path / f"{name}.ckpt").write_bytes(b"")
+        content = {"checkpoint": f"{name}.ckpt", "metrics": {}}
+        (tmp_path / f"test_{name}.json").write_text(json.dumps(content))
+    (found,) = recorded_results(str(tmp_path / "best.ckpt"))
+    assert found["checkpoint"] == "best.ckpt"
+    assert len(recorded_results(str(tmp_path))) == 2
+    assert recorded_results("owner/name") == []

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from datamodules.files.hdf5 import read_split
+from datamodules.files.lists import ListLine, read_list
+
+SPLITS = Path(__file__).parents[4] / "shared/data/splits"
+official = pytest.mark.skipif(
+    not SPLITS.is_dir(), reason="the official lists of ../shared/data are not here"
+)
+
+
+def test_read_list__three_or_five_columns_none_and_a_leading_slash(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("/a/b.jpg /a/b.png 518.8579\n\nc.png None 721.5 d.png e.png\n")
+    assert read_list(path) == [
+        ListLine("a/b.jpg", "a/b.png", 518.8579),
+        ListLine("c.png", None, 721.5),
+    ]
+
+
+@official
+@pytest.mark.parametrize(
+    ("name", "lines", "with_depth"),
+    [
+        ("nyudepthv2_train", 24_231, 24_231),
+        ("nyudepthv2_test", 654, 654),
+        ("kitti_eigen_train", 23_158, 23_158),
+        ("kitti_eigen_test", 697, 652),
+    ],
+)
+def test_read_list__official_counts(name, lines, with_depth):
+    found = read_list(SPLITS / f"{name}_files_with_gt.txt")
+    assert len(found) == lines
+    assert sum(line.depth is not None for line in found) == with_depth
+
+
+@official
+def test_read_split__official_counts():
+    train, test = (
+        read_split(SPLITS / "nyu_splits.mat", f"{s}Ndxs") for s in ("train", "test")
+    )
+    assert (len(train), len(test)) == (795, 654)
+    assert (train.min(), train.max(), test.min(), test.max()) == (2, 1439, 0, 1448)
+    assert not set(train) & set(test)
