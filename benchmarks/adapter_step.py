@@ -52,7 +52,7 @@ from benchmarks.step_cases import Case, Options, Size, What, make_cases
 from benchmarks.step_runner import Runner, make_runners
 from benchmarks.stopwatch import machine, measure, quartiles, write_json
 from models.adapters import orthogonality
-from models.networks.encoder import PATCH_PX
+from models.networks.encoder import DinoV2Encoder
 
 MIB = 2**20
 
@@ -174,9 +174,10 @@ def print_rows(rows: list[Row]) -> None:
 
 def image_size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found or any(int(side) % PATCH_PX for side in found.groups()):
+    if not found or any(int(side) % DinoV2Encoder.patch_px for side in found.groups()):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not HEIGHTxWIDTH in multiples of {PATCH_PX}, like 392x518"
+            f"{text!r} is not HEIGHTxWIDTH in multiples of {DinoV2Encoder.patch_px}, "
+            "like 392x518"
         )
     return int(found[1]), int(found[2])
 

@@ -37,10 +37,10 @@ from scipy.io import savemat
 
 from benchmarks.stopwatch import machine, write_json
 from datamodules import KITTIDataModule, NYUDataModule
-from datamodules.batch import IMAGENET_MEAN, IMAGENET_STD, Frame
-from datamodules.loading import Frames
+from datamodules.batch import IMAGENET_MEAN, IMAGENET_STD, Frame, Frames
 from datamodules.protocols import full
-from datamodules.transforms import Augment, TrainTransform, lower_bound
+from datamodules.sizes import lower_bound
+from datamodules.transforms import Augment, TrainTransform
 
 SIZES = {"nyu": (518, 518), "mat": (518, 518), "kitti": (350, 1204)}
 """Network input (rows, cols) of each data set, cropped from the resized frame."""
@@ -74,7 +74,7 @@ def official(
     """
     image = frame.image / 255.0
     depth = frame.depth
-    rows, cols = lower_bound(depth.shape, size)
+    rows, cols = lower_bound(depth.shape, size, 14)
     image = cv2.resize(image, (cols, rows), interpolation=cv2.INTER_CUBIC)
     depth = cv2.resize(depth, (cols, rows), interpolation=cv2.INTER_NEAREST)
     image = (image - IMAGENET_MEAN) / IMAGENET_STD

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from benchmarks.stopwatch import machine, write_json
-from models.artefacts.exports import save_merged
+from models.artefacts import form_named
+from models.artefacts.form import ExportOptions, Opened, save
 from models.networks import DepthNetwork, NetworkSpec
 
 REPO = Path(__file__).parents[1]
@@ -104,7 +105,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         for form in ("depth-anything", "transformers"):
-            save_merged(network, root / form, form, image_size=(rows, cols), notes={})
+            opened = Opened(network, None, (rows, cols), "random")
+            save(form_named(form), opened, root / form, ExportOptions((rows, cols)))
         for name, count in (("one", 1), ("many", options.images + 1)):
             write_folder(root / name, count)
         for number in range(options.rounds):

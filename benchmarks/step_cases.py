@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.adapters import is_never_trained
 from models.networks import DepthNetwork, NetworkSpec
-from models.networks.encoder import PATCH_PX
+from models.networks.encoder import DinoV2Encoder
 from models.networks.presets import PRESETS
 
 Size = Literal["S", "B", "L"]
@@ -93,7 +93,7 @@ def make_cases(options: Options) -> Iterator[Case]:
 def layer_cases(options: Options) -> Iterator[Case]:
     """Linear layers of the chosen encoders, and convolutions of the heads."""
     batch = options.batch
-    tokens = math.prod(side // PATCH_PX for side in options.size)
+    tokens = math.prod(side // DinoV2Encoder.patch_px for side in options.size)
     for size in options.model:
         dim = PRESETS[size].embed_dim
         kinds = {"qkv": (1, 3), "proj": (1, 1), "fc1": (1, 4), "fc2": (4, 1)}

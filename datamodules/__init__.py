@@ -1,9 +1,13 @@
 """What is on disk: data sets as batches of `DepthBatch`."""
 
-from datamodules.folder import FolderDataModule
-from datamodules.kitti import KITTIDataModule
-from datamodules.nyu import NYUDataModule
-from datamodules.synthetic import SyntheticDataModule
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datamodules.folder import FolderDataModule
+    from datamodules.kitti import KITTIDataModule
+    from datamodules.nyu import NYUDataModule
+    from datamodules.synthetic import SyntheticDataModule
 
 __all__ = [
     "FolderDataModule",
@@ -11,3 +15,17 @@ __all__ = [
     "NYUDataModule",
     "SyntheticDataModule",
 ]
+_HOMES = {
+    "FolderDataModule": "folder",
+    "KITTIDataModule": "kitti",
+    "NYUDataModule": "nyu",
+    "SyntheticDataModule": "synthetic",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: whoever wants a light module of this floor, such as
+    # its errors, does not wait for Lightning.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -7,23 +7,19 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader
 
-from datamodules.batch import DataError, DepthItem
+from datamodules.batch import DepthItem, Frames, ImageInput
+from datamodules.errors import DataError
 from datamodules.loading import (
     EpochSampler,
     EvalDataset,
-    Frames,
     OnError,
     ResumableLoader,
     TrainDataset,
     collate,
 )
 from datamodules.protocols import Protocol, WindowName, full
-from datamodules.transforms import (
-    Augment,
-    EvalTransform,
-    TrainTransform,
-    check_image_size,
-)
+from datamodules.sizes import check_image_size
+from datamodules.transforms import Augment, EvalTransform, TrainTransform
 
 Split = Literal["train", "val", "test"]
 
@@ -32,7 +28,8 @@ class DepthDataModule(LightningDataModule):
     """Loaders over `Frames`; a data set's module only says where its frames are.
 
     Args:
-        image_size: Network input (rows, cols) in pixels, multiples of 14.
+        image_size: Network input (rows, cols) in pixels, in whole patches of the
+            network (multiples of 14 for Depth Anything and DINOv2).
         max_depth: Metres; truth beyond it is ignored. The model's own max_depth is
             linked to it, so a value given there is overruled.
         batch_size: Frames per process and step.
@@ -61,7 +58,9 @@ class DepthDataModule(LightningDataModule):
                 f"batch_size {batch_size} must be at least 1 and num_workers "
                 f"{num_workers} at least 0"
             )
-        self.image_size = check_image_size(image_size)
+        self.image_size = image_size
+        self.image_input = ImageInput()
+        """What the network reads; the trainer's model is asked in `setup`."""
         self.max_depth = max_depth
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment, self.on_error = augment, on_error
@@ -83,7 +82,13 @@ class DepthDataModule(LightningDataModule):
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
-        """Open what a stage needs and refuse a split without frames."""
+        """Ask the model for its input, open what a stage needs, refuse empty splits."""
+        model = None if self.trainer is None else self.trainer.lightning_module
+        self.image_input = getattr(model, "image_input", self.image_input)
+        patch_px = self.image_input.patch_px
+        check_image_size(self.image_size, patch_px)
+        if self.augment.crop is not None:
+            check_image_size(self.augment.crop, patch_px, "augment crop")
         wanted: dict[str, tuple[Split, ...]] = {
             "fit": ("train", "val"),
             "validate": ("val",),
@@ -103,6 +108,7 @@ class DepthDataModule(LightningDataModule):
             self.augment,
             self.seed,
             self.train_window,
+            self.image_input,
         )
         sampler = EpochSampler(
             frames, *self._replicas(), shuffle=True, seed=self.seed, drop_last=False
@@ -144,7 +150,7 @@ class DepthDataModule(LightningDataModule):
         # frames, which would count twice in the metrics.
         sampler = UnrepeatedDistributedSampler(frames, *self._replicas(), shuffle=False)
         protocol = self.protocol
-        transform = EvalTransform(self.image_size, protocol)
+        transform = EvalTransform(self.image_size, protocol, self.image_input)
         # Inputs in the frames' own shapes do not stack.
         one_by_one = protocol.resize == "lower_bound"
         return DataLoader(

@@ -1,18 +1,30 @@
 """What the data floor hands to the model floor: one frame, one item, one batch."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.errors import DataError as DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class DataError(Exception):
-    """Data that cannot be used; the message names the file and what to do."""
+@dataclass(frozen=True)
+class ImageInput:
+    """The images that a network reads; the defaults are DINOv2's."""
+
+    patch_px: int = 14
+    """Both sides are multiples of it."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Subtracted from RGB in 0..1."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """What the difference is divided by."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,16 @@ class Frame:
     """Where it came from, for messages and file names."""
     intrinsics: NDArray[np.float32] | None = None
     """(3, 3) pinhole matrix, pixels of this frame."""
+
+
+class Frames(Dataset[Frame]):
+    """A data set before any transform: all that a new data set has to offer."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Frame: ...
 
 
 class DepthItem(TypedDict):
@@ -45,7 +67,8 @@ class DepthBatch(TypedDict):
     """The plank between `datamodules` and `models`."""
 
     image: Tensor
-    """(B, 3, h, w) float32, ImageNet-normalised, h and w multiples of 14."""
+    """(B, 3, h, w) float32, normalised and in whole patches as the network wants it
+    (`ImageInput`)."""
     depth: Tensor
     """(B, 1, H, W) float32 metres, 0 where unknown.
 

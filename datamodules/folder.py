@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.base import DepthDataModule, Split
-from datamodules.batch import DataError
+from datamodules.batch import Frames
+from datamodules.errors import DataError
 from datamodules.files.depth_files import DEPTH_SUFFIXES, IMAGE_SUFFIXES, Unknown
 from datamodules.files.pairs import Pair, PairFrames, check_files
-from datamodules.loading import Frames, OnError
+from datamodules.loading import OnError
 from datamodules.protocols import Protocol, full
 from datamodules.transforms import Augment
 

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Literal
 
 from datamodules.base import DepthDataModule, Split
-from datamodules.batch import DataError
+from datamodules.batch import Frames
+from datamodules.errors import DataError
 from datamodules.files.lists import PROBED, PrefixProbe, choose_root, read_list
 from datamodules.files.pairs import Pair, PairFrames, check_files
-from datamodules.loading import Frames, OnError
+from datamodules.loading import OnError
 from datamodules.protocols import KITTI, KittiProtocol, Protocol
 from datamodules.transforms import Augment
 

@@ -1,7 +1,6 @@
 """Samplers and loaders: shuffled by epoch, resumable, and never padded."""
 
 import itertools
-from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Literal, cast
 
@@ -13,21 +12,12 @@ from torch.utils.data import (
     DistributedSampler,
 )
 
-from datamodules.batch import DataError, DepthBatch, DepthItem, Frame
+from datamodules.batch import DepthBatch, DepthItem, Frame, Frames
+from datamodules.errors import DataError
 from datamodules.transforms import EvalTransform, TrainTransform
 
 OnError = Literal["error", "skip"]
 SKIPS_IN_A_ROW = 10
-
-
-class Frames(Dataset[Frame]):
-    """A data set before any transform: all that a new data set has to offer."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def __getitem__(self, index: int) -> Frame: ...
 
 
 class TrainDataset(Dataset[DepthItem]):

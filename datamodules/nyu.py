@@ -7,12 +7,13 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.base import DepthDataModule, Split
-from datamodules.batch import DataError
+from datamodules.batch import Frames
+from datamodules.errors import DataError
 from datamodules.files.download import fetch
 from datamodules.files.hdf5 import H5Frames, MatFrames, read_split
 from datamodules.files.lists import choose_root, read_list
 from datamodules.files.pairs import Pair, PairFrames, check_files
-from datamodules.loading import Frames, OnError
+from datamodules.loading import OnError
 from datamodules.protocols import NYU_EIGEN, Protocol, WindowName
 from datamodules.transforms import Augment
 

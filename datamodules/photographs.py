@@ -1,11 +1,9 @@
 """Photographs and video frames to predict depth for, without any truth."""
 
-import glob
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -15,31 +13,15 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from datamodules.batch import DataError
-from datamodules.files.depth_files import IMAGE_SUFFIXES, read_image
-from datamodules.transforms import PATCH_PX, lower_bound, normalise, resize_image
+from datamodules.batch import ImageInput
+from datamodules.errors import DataError
+from datamodules.files.depth_files import read_image
+from datamodules.files.pictures import Picture
+from datamodules.transforms import normalise, resize_image
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 ORIENTATION, FOCAL_35MM, EXIF_IFD = 0x0112, 0xA405, 0x8769
 FILM_WIDTH_MM = 36.0
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
-LONGEST = 4
-"""A frame's longer side becomes at most this many times the shorter bound."""
-
-InputSize = tuple[int, int] | int | Literal["native"]
-"""(rows, cols): that size whatever the picture's shape; a number: the picture's own
-shape, both sides at least that; native: the picture's own size."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture to predict."""
-
-    path: Path
-    name: str
-    """Under which its outputs are written, relative to the output folder."""
-    frame: int | None = None
-    """Number of a video's frame, from 0; None for a photograph."""
 
 
 class Photograph(TypedDict):
@@ -54,66 +36,6 @@ class Photograph(TypedDict):
     index: int
     error: str
     """Why it could not be read; empty if it could."""
-
-
-def find_images(given: Sequence[str]) -> list[Picture]:
-    """Every picture that is named, in order.
-
-    Args:
-        given: Image and video files, folders (looked through recursively), patterns
-            with `*`, or `.txt` lists of such, relative to the list's own folder.
-
-    Raises:
-        DataError: If one does not exist, nothing was found, or two pictures would be
-            written to one name.
-    """
-    found: list[Picture] = []
-    for start in given:
-        path = Path(start)
-        if path.is_dir():
-            inside = sorted(path.rglob("*"))
-            for file in inside:
-                if file.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
-                    found += _pictures(file, file.relative_to(path).as_posix())
-        elif path.suffix.lower() == ".txt" and path.is_file():
-            lines = [line.strip() for line in path.read_text().splitlines()]
-            found += find_images([str(path.parent / line) for line in lines if line])
-        elif path.is_file() or path.is_symlink():
-            found += _pictures(path, path.name)
-        elif glob.has_magic(start):
-            matches = sorted(map(Path, glob.iglob(start, recursive=True)))  # noqa: PTH207
-            found += find_images([str(match) for match in matches]) if matches else []
-        else:
-            raise DataError(
-                f"{start} does not exist; give images, videos, folders, a pattern or "
-                "a .txt list"
-            )
-    if not found:
-        raise DataError(
-            f"no images in {', '.join(given)}; files must end in "
-            f"{', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))}"
-        )
-    owners: dict[str, Path] = {}
-    for picture in found:
-        first = owners.setdefault(picture.name, picture.path)
-        if first != picture.path:
-            raise DataError(
-                f"{first} and {picture.path} would both be written as {picture.name}; "
-                "give their common folder, or run twice with different outputs"
-            )
-    unique = {picture.name: picture for picture in found}
-    return list(unique.values())
-
-
-def _pictures(path: Path, name: str) -> list[Picture]:
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        return [Picture(path, name)]
-    video = cv2.VideoCapture(str(path))
-    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
-    video.release()
-    if count < 1:
-        return [Picture(path, f"{name}/000000", 0)]  # reading it will say what is wrong
-    return [Picture(path, f"{name}/{i:06d}", i) for i in range(count)]
 
 
 def header(path: Path) -> tuple[tuple[int, int] | None, float | None]:
@@ -139,27 +61,6 @@ def header(path: Path) -> tuple[tuple[int, int] | None, float | None]:
     return ((cols, rows) if turned else (rows, cols)), focal_px
 
 
-def input_size(size: tuple[int, int], wanted: InputSize) -> tuple[int, int]:
-    """The network's input (rows, cols) for a picture of this size."""
-    if isinstance(wanted, tuple):
-        return wanted
-    rows, cols = size
-    if wanted == "native":
-        return (
-            max(round(rows / PATCH_PX), 1) * PATCH_PX,
-            max(round(cols / PATCH_PX), 1) * PATCH_PX,
-        )
-    found = lower_bound(size, (wanted, wanted))
-    if max(found) > LONGEST * wanted:
-        # A strip would become larger than any memory.
-        shrink = LONGEST * wanted / max(rows, cols)
-        found = (
-            max(round(rows * shrink / PATCH_PX), 1) * PATCH_PX,
-            max(round(cols * shrink / PATCH_PX), 1) * PATCH_PX,
-        )
-    return found
-
-
 class Photographs(Dataset[Photograph]):
     """Pictures resized to the network's input; unreadable ones carry their error.
 
@@ -167,6 +68,7 @@ class Photographs(Dataset[Photograph]):
         pictures: From `find_images`.
         shapes: Network input (rows, cols) of each.
         keep_pixels: Whether the picture itself is needed later: it is large.
+        image_input: What the network reads.
     """
 
     def __init__(
@@ -175,8 +77,10 @@ class Photographs(Dataset[Photograph]):
         shapes: Sequence[tuple[int, int]],
         *,
         keep_pixels: bool = False,
+        image_input: ImageInput = ImageInput(),  # noqa: B008 - frozen
     ) -> None:
         self.pictures, self.shapes, self.keep_pixels = pictures, shapes, keep_pixels
+        self.image_input = image_input
         self._video: tuple[Path, cv2.VideoCapture, int] | None = None
 
     def __len__(self) -> int:
@@ -198,7 +102,7 @@ class Photographs(Dataset[Photograph]):
                 index=index,
                 error=str(error) or f"{picture.path} does not fit into memory",
             )
-        image = normalise(resize_image(pixels, shape))
+        image = normalise(resize_image(pixels, shape), self.image_input)
         return Photograph(
             image=image,
             size=(pixels.shape[0], pixels.shape[1]),

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.batch import DataError
+from datamodules.errors import DataError
 
 WindowName = Literal["none", "kb", "nyu_border"]
 Crop = Literal["none", "nyu_eigen", "garg"]

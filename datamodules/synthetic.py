@@ -5,8 +5,8 @@ from typing import get_args
 import numpy as np
 
 from datamodules.base import DepthDataModule, Split
-from datamodules.batch import DataError, Frame
-from datamodules.loading import Frames
+from datamodules.batch import Frame, Frames
+from datamodules.errors import DataError
 from datamodules.protocols import Protocol, full
 from datamodules.raycasting.raycast import camera_rays
 from datamodules.raycasting.scenes import (

@@ -10,15 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.batch import IMAGENET_MEAN, IMAGENET_STD, DataError, DepthItem, Frame
+from datamodules.batch import DepthItem, Frame, ImageInput
+from datamodules.errors import DataError
 from datamodules.protocols import Box, Protocol, WindowName, window_box
+from datamodules.sizes import lower_bound
 
 # Importing albumentations asks the network for a newer version unless this is set.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
 
-PATCH_PX = 14
 SHRINK = 1.5
 
 
@@ -34,7 +35,7 @@ class Augment:
     """Range of the zoom before a random crop; 1 keeps the whole frame."""
     crop: tuple[int, int] | None = None
     """A random crop (rows, cols) of the input that is trained on instead of it, in
-    multiples of 14 px; evaluation still sees whole frames."""
+    whole patches; evaluation still sees whole frames."""
     rotate_deg: float = 0.0
     """Largest rotation to either side; truth by nearest neighbour, corners unknown."""
     flip: float = 0.5
@@ -64,29 +65,17 @@ class Augment:
             raise DataError(
                 f"augment rotate_deg {self.rotate_deg} must be from 0 to 45 degrees"
             )
-        if self.crop is not None:
-            check_image_size(self.crop, "augment crop")
 
 
-def check_image_size(
-    size: tuple[int, int], name: str = "image_size"
-) -> tuple[int, int]:
-    """Return `size` (rows, cols) if the network can take it, else say what it could."""
-    if any(side < PATCH_PX or side % PATCH_PX for side in size):
-        near = tuple(max(round(side / PATCH_PX), 1) * PATCH_PX for side in size)
-        raise DataError(
-            f"{name} {list(size)} (rows, cols) must be multiples of {PATCH_PX}; "
-            f"the nearest is {list(near)}"
-        )
-    return size
-
-
-def normalise(image: NDArray[np.uint8]) -> Tensor:
-    """RGB (H, W, 3) uint8 to (3, H, W) float32 with ImageNet mean and deviation."""
+def normalise(
+    image: NDArray[np.uint8],
+    wanted: ImageInput = ImageInput(),  # noqa: B008 - frozen
+) -> Tensor:
+    """RGB (H, W, 3) uint8 to (3, H, W) float32 with a network's mean and deviation."""
     planes = np.empty((3, *image.shape[:2]), np.float32)
     # Plane by plane: ten times as fast as on interleaved channels.
     for plane, channel, mean, std in zip(
-        planes, cv2.split(image), IMAGENET_MEAN, IMAGENET_STD, strict=True
+        planes, cv2.split(image), wanted.mean, wanted.std, strict=True
     ):
         np.subtract(channel, np.float32(255 * mean), out=plane)
         plane *= np.float32(1 / (255 * std))
@@ -107,21 +96,6 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return resized.astype(np.uint8, copy=False)
 
 
-def lower_bound(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
-    """A frame's size (rows, cols) scaled so that both sides are at least `least`.
-
-    Each side is then rounded to a multiple of 14, upwards where it would fall below:
-    the rule of Depth Anything V2's `Resize(resize_method="lower_bound")`.
-    """
-    scale = max(least[0] / size[0], least[1] / size[1])
-
-    def rounded(side: int, low: int) -> int:
-        nearest = round(scale * side / PATCH_PX) * PATCH_PX
-        return nearest if nearest >= low else -(-low // PATCH_PX) * PATCH_PX
-
-    return rounded(size[0], least[0]), rounded(size[1], least[1])
-
-
 class TrainTransform:
     """Cut, resize and augment image, depth and intrinsics together.
 
@@ -134,6 +108,7 @@ class TrainTransform:
         augment: What to change.
         seed: Of all randomness.
         window: Part of the frame that is used.
+        image_input: What the network reads.
     """
 
     def __init__(
@@ -143,9 +118,10 @@ class TrainTransform:
         augment: Augment,
         seed: int,
         window: WindowName = "none",
+        image_input: ImageInput = ImageInput(),  # noqa: B008 - frozen
     ) -> None:
         self.size, self.protocol, self.augment = size, protocol, augment
-        self.seed, self.window = seed, window
+        self.seed, self.window, self.image_input = seed, window, image_input
         self.steps = A.Compose(
             _steps(size, augment),
             keypoint_params=A.KeypointParams("xy", remove_invisible=False),
@@ -157,7 +133,7 @@ class TrainTransform:
         size = self.size
         if self.augment.resize == "lower_bound":
             rows, cols = frame.depth.shape
-            size = lower_bound((rows, cols), self.size)
+            size = lower_bound((rows, cols), self.size, self.image_input.patch_px)
         image = resize_image(frame.image, size)
         # Nearest: a mean across an object's edge would be a depth that nothing has.
         depth = cv2.resize(
@@ -167,7 +143,7 @@ class TrainTransform:
         self.steps.set_random_seed(zlib.crc32(f"{self.seed}/{epoch}/{index}".encode()))
         changed = self.steps(image=image, mask=depth, keypoints=points)
         return _item(
-            changed["image"],
+            normalise(changed["image"], self.image_input),
             changed["mask"],
             self.protocol.in_range(changed["mask"]),
             frame.path,
@@ -214,8 +190,13 @@ def _steps(size: tuple[int, int], augment: Augment) -> list[A.BasicTransform]:
 class EvalTransform:
     """Resize the image only; the truth keeps its own size."""
 
-    def __init__(self, size: tuple[int, int], protocol: Protocol) -> None:
-        self.size, self.protocol = size, protocol
+    def __init__(
+        self,
+        size: tuple[int, int],
+        protocol: Protocol,
+        image_input: ImageInput = ImageInput(),  # noqa: B008 - frozen
+    ) -> None:
+        self.size, self.protocol, self.image_input = size, protocol, image_input
 
     def __call__(self, frame: Frame) -> DepthItem:
         rows, cols = frame.depth.shape
@@ -225,9 +206,9 @@ class EvalTransform:
         size = self.size
         if self.protocol.resize == "lower_bound":
             rows, cols = frame.depth.shape
-            size = lower_bound((rows, cols), self.size)
+            size = lower_bound((rows, cols), self.size, self.image_input.patch_px)
         return _item(
-            resize_image(frame.image, size),
+            normalise(resize_image(frame.image, size), self.image_input),
             frame.depth,
             valid[box.top : box.bottom, box.left : box.right],
             frame.path,
@@ -250,14 +231,14 @@ def cut(frame: Frame, box: Box) -> Frame:
 
 
 def _item(
-    image: NDArray[np.uint8],
+    image: Tensor,
     depth: NDArray[np.float32],
     valid: NDArray[np.bool_],
     path: str,
     intrinsics: NDArray[np.float32] | None,
 ) -> DepthItem:
     item = DepthItem(
-        image=normalise(image),
+        image=image,
         depth=torch.from_numpy(np.ascontiguousarray(depth)[None]),
         valid=torch.from_numpy(np.ascontiguousarray(valid)[None]),
         size=(depth.shape[0], depth.shape[1]),

@@ -1,6 +1,18 @@
 """What is learned: networks, adapters, and the modules that train them."""
 
-from models.depth_anything import DepthAnythingModule
-from models.dinov2 import DINOv2Module
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.depth_anything import DepthAnythingModule
+    from models.dinov2 import DINOv2Module
 
 __all__ = ["DINOv2Module", "DepthAnythingModule"]
+_HOMES = {"DINOv2Module": "dinov2", "DepthAnythingModule": "depth_anything"}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: adapters and networks do not wait for Lightning.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,10 +1,13 @@
 """Depth Anything v1/v2, adapted to metric depth."""
 
 from models.adapters import AdapterConfig, adapt
-from models.artefacts.record import Base, Record
-from models.depth_module import DepthModule, Optimisation, OptionError
-from models.networks import NetworkSpec
+from models.artefacts.base import Base
+from models.artefacts.depth_record import DepthRecord
+from models.depth_module import DepthModule
+from models.errors import OptionError
+from models.networks import DepthNetwork, NetworkSpec
 from models.networks.presets import Kind, Size, Version
+from models.optimisation import Optimisation
 
 
 class DepthAnythingModule(DepthModule):
@@ -13,8 +16,10 @@ class DepthAnythingModule(DepthModule):
     Args:
         size: tiny, S, B, L or G.
         version: v1 or v2; files of the two look alike, so take care to say which.
-        weights: Base weights: a path (.pth, .safetensors, folder), a Hub id, a known
-            name such as depth-anything-v2-small, or tiny-rooms; null starts at random.
+        weights: Base weights: a path (.pth, .safetensors, a merged or transformers
+            folder, a .ckpt of a whole network), a Hub id (owner/name[@revision]), a
+            known name such as depth-anything-v2-small, or tiny-rooms; null starts at
+            random.
         adapter: Method and options; null trains the whole network.
         max_depth: Metres at which the output saturates. Linked to data.max_depth: a
             value given here is overruled.
@@ -49,8 +54,15 @@ class DepthAnythingModule(DepthModule):
             raise OptionError(
                 f"{weights} holds a metric network: leave model.kind at metric"
             )
-        network = base.load(spec)
-        record = Record(spec, image_size, base, base.fingerprint(network), adapter)
+        network = DepthNetwork(spec)
+        base.fill(network)
+        record = DepthRecord(
+            network=spec,
+            image_size=image_size,
+            base=base,
+            base_sha256=base.fingerprint(network),
+            adapter=adapter,
+        )
         if base.kind() != "metric" and not relative:
             network.start_at_depth(
                 max_depth / 4 if start_depth is None else start_depth

@@ -8,62 +8,23 @@ from typing import Protocol as Interface
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
 
-from datamodules.batch import DepthBatch
+from datamodules.batch import DepthBatch, ImageInput
 from datamodules.protocols import Protocol
 from models.adapters import is_never_trained, orthogonality
-from models.adapters.state import check_tensors, check_version
 from models.alignment import Align, aligned
-from models.artefacts.record import (
-    KEY,
-    CheckpointError,
-    Record,
-    network_tensors,
-    saved_names,
-)
+from models.artefacts.checkpoint import network_tensors
+from models.artefacts.depth_record import DepthRecord
+from models.artefacts.files import KEY
+from models.artefacts.record import check_version
+from models.errors import CheckpointError, OptionError
 from models.losses import silog
 from models.metrics import DepthMetrics, per_image
-from models.networks import DepthNetwork
 from models.networks.depth_network import with_flip
-
-
-class OptionError(Exception):
-    """An option of training outside its range; the message says which."""
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How the trainable tensors are trained."""
-
-    adapter_lr: float = 1e-3
-    """Peak learning rate of the adapters."""
-    head_lr: float = 1e-4
-    """Peak learning rate of everything that is trained in full."""
-    encoder_lr: float | None = None
-    """Of what is trained in full in the encoder; null takes head_lr."""
-    weight_decay: float = 0.01
-    """AdamW's, on matrices trained in full; adapters have their own penalty."""
-    warmup: float = 0.1
-    """Fraction of all steps in which the rate rises; then it falls as a cosine."""
-    variance_focus: float = 0.85
-    """Lambda of the SiLog loss: 0.85 in BTS and ZoeDepth, 0.5 in Depth Anything V2."""
-
-    def __post_init__(self) -> None:
-        rates = (self.adapter_lr, self.head_lr, self.encoder_lr or 0.0)
-        if min(rates) < 0 or self.weight_decay < 0:
-            raise OptionError(
-                f"learning rates {rates} and weight_decay {self.weight_decay} must not "
-                "be negative"
-            )
-        if not 0 < self.warmup < 1 or not 0 <= self.variance_focus <= 1:
-            raise OptionError(
-                f"warmup {self.warmup} must lie between 0 and 1, and variance_focus "
-                f"{self.variance_focus} from 0 to 1"
-            )
+from models.networks.interface import Network
+from models.optimisation import Optimisation, kind_of
 
 
 @dataclass(frozen=True)
@@ -103,7 +64,7 @@ class DepthModule(LightningModule):
     """
 
     def __init__(
-        self, network: DepthNetwork, record: Record, optimisation: Optimisation
+        self, network: Network, record: DepthRecord, optimisation: Optimisation
     ) -> None:
         super().__init__()
         # Checkpoints lack the frozen base; `on_load_checkpoint` checks what is there.
@@ -119,11 +80,18 @@ class DepthModule(LightningModule):
         self.images: dict[str, int] = {}
         """How many images each stage's last score is the mean of."""
         self.scores = record.scores
+        self._trained_by: dict[str, str] | None = None
         self.val_metrics = DepthMetrics()
         self.test_metrics = DepthMetrics()
         for name, parameter in network.named_parameters():
             if is_never_trained(network, name):
                 parameter.requires_grad_(False)
+
+    @property
+    def image_input(self) -> ImageInput:
+        """What the network reads; the data module asks for it."""
+        network = self.network
+        return ImageInput(network.patch_px, network.image_mean, network.image_std)
 
     def forward(self, image: Tensor) -> Tensor:
         """Depth (B, 1, h, w) in metres of normalised images (B, 3, h, w)."""
@@ -190,55 +158,31 @@ class DepthModule(LightningModule):
         self._log_means("test", self.test_metrics)
 
     def configure_optimizers(self) -> Any:
-        options = self.optimisation
-        head_lr, encoder_lr = options.head_lr, options.encoder_lr
-        encoder_lr = head_lr if encoder_lr is None else encoder_lr
-        # (rate, weight decay): biases, norms and scales have none.
-        settings = {
-            "adapter": (options.adapter_lr, 0.0),
-            "head": (head_lr, options.weight_decay),
-            "head_flat": (head_lr, 0.0),
-            "encoder": (encoder_lr, options.weight_decay),
-            "encoder_flat": (encoder_lr, 0.0),
-        }
-        groups: dict[str, list[nn.Parameter]] = {name: [] for name in settings}
-        for name, parameter in self.network.named_parameters():
-            if parameter.requires_grad:
-                part = "encoder" if name.startswith("pretrained.") else "head"
-                flat = "_flat" if parameter.ndim < 2 else ""
-                group = "adapter" if ".adapter." in name else f"{part}{flat}"
-                groups[group].append(parameter)
-        used = [name for name, parameters in groups.items() if parameters]
-        optimizer = AdamW(
-            [
-                {
-                    "params": groups[name],
-                    "lr": settings[name][0],
-                    "weight_decay": settings[name][1],
-                    "name": name,
-                }
-                for name in used
-            ]
-        )
-        scheduler = OneCycleLR(
-            optimizer,
-            max_lr=[settings[name][0] for name in used],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=options.warmup,
-            cycle_momentum=False,
-        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = self.optimisation.make(self.network, steps)
+        # Before Lightning puts the checkpoint's state into it.
+        now, before = kind_of(optimizer), self._trained_by
+        if before is not None and now != before:
+            raise CheckpointError(
+                f"it was trained with {' and '.join(before.values())}, but the "
+                f"configuration asks for {' and '.join(now.values())}; use the same, "
+                "or start from it with model.weights"
+            )
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        names = saved_names(self.network, self.record)
+        names = self.record.saved_names(self.network)
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {
             key: state[key] for key in (f"network.{name}" for name in names)
         }
-        checkpoint[KEY] = replace(self.record, scores=self.scores).to_dict()
+        record = replace(self.record, scores=self.scores).to_dict()
+        if self.trainer.optimizers:
+            record["training"] = kind_of(self.trainer.optimizers[0])
+        checkpoint[KEY] = record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if KEY not in checkpoint:
@@ -246,15 +190,16 @@ class DepthModule(LightningModule):
                 "the checkpoint was not written by this project's training"
             )
         check_version(checkpoint[KEY], "the checkpoint")
-        record = Record.from_dict(checkpoint[KEY])
+        record = DepthRecord.from_dict(checkpoint[KEY])
         record.check_base(self.record.base_sha256)
         if record.network != self.record.network:
             raise CheckpointError(
                 f"the checkpoint is of {record.network}, but the configuration asks "
                 f"for {self.record.network}; use the configuration it was trained with"
             )
-        names = saved_names(self.network, self.record)
-        check_tensors(self.network, names, network_tensors(checkpoint["state_dict"]))
+        tensors = network_tensors(checkpoint["state_dict"])
+        self.record.check_tensors(self.network, tensors)
+        self._trained_by = checkpoint[KEY].get("training")
 
     @property
     def protocol(self) -> Protocol:

@@ -1,10 +1,12 @@
 """A DINOv2 encoder, adapted, under a new DPT head."""
 
 from models.adapters import AdapterConfig, adapt
-from models.artefacts.record import Base, Record
-from models.depth_module import DepthModule, Optimisation
-from models.networks import NetworkSpec
+from models.artefacts.base import Base
+from models.artefacts.depth_record import DepthRecord
+from models.depth_module import DepthModule
+from models.networks import DepthNetwork, NetworkSpec
 from models.networks.presets import Size
+from models.optimisation import Optimisation
 
 
 class DINOv2Module(DepthModule):
@@ -35,12 +37,19 @@ class DINOv2Module(DepthModule):
     ) -> None:
         spec = NetworkSpec(size, "v2", "metric", max_depth)
         base = Base(weights, part="encoder")
-        network = base.load(spec)
+        network = DepthNetwork(spec)
+        base.fill(network)
         if adapter is not None:
             adapter = adapter.with_defaults(
                 targets=(r"^pretrained\.blocks\.",), train_fully=(r"^depth_head$",)
             )
-        record = Record(spec, image_size, base, base.fingerprint(network), adapter)
+        record = DepthRecord(
+            network=spec,
+            image_size=image_size,
+            base=base,
+            base_sha256=base.fingerprint(network),
+            adapter=adapter,
+        )
         network.start_at_depth(max_depth / 4 if start_depth is None else start_depth)
         if adapter is not None:
             adapt(network, adapter)

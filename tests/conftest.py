@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.artefacts.published.weights import save_network
+from models.artefacts.merged import save_network
 from models.networks import DepthNetwork, NetworkSpec
+
+
+def pytest_configure(config):
+    # Workers share the cores: more threads than cores only wait for each other.
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datamodules.batch import DataError
-from datamodules.files.depth_writers import write_bytes
+from datamodules.errors import DataError
+from datamodules.files.whole import write_json
 
 LEDGER = "predictions.json"
 EVERY_S = 2.0
@@ -76,7 +76,7 @@ class Ledger:
         """Put all entries on disk, whole or not at all."""
         began = time.monotonic()
         content = {"header": self.header, "files": self.entries}
-        write_bytes(self.path, (json.dumps(content, indent=1) + "\n").encode())
+        write_json(self.path, content, indent=1)
         self._written = time.monotonic()
         self._took = self._written - began
 

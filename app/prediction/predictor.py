@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from datamodules.photographs import Photograph
 from models.alignment import aligned
-from models.networks import DepthNetwork
 from models.networks.depth_network import with_flip
+from models.networks.interface import DepthPredictor
 
 
 class PhotographBatch(TypedDict):
@@ -47,7 +47,7 @@ class Predictor(LightningModule):
     """
 
     def __init__(
-        self, network: DepthNetwork, *, tta: bool, tile: tuple[int, int] | None
+        self, network: DepthPredictor, *, tta: bool, tile: tuple[int, int] | None
     ) -> None:
         super().__init__()
         self.network, self.tta, self.tile = network, tta, tile

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
 
 from app.prediction.ledger import Entry, Ledger
+from app.prediction.options import Format
 from app.prediction.predictor import PhotographBatch
-from datamodules.batch import DataError
+from datamodules.errors import DataError
 from datamodules.files.depth_writers import (
     Colormap,
     write_colour,
@@ -24,9 +25,8 @@ from datamodules.files.depth_writers import (
     write_ply,
     write_png16,
 )
-from datamodules.photographs import Picture
+from datamodules.files.pictures import Picture
 
-Format = Literal["png", "npy", "pfm", "exr", "ply", "color"]
 ENDINGS: dict[Format, str] = {
     "png": ".depth.png",
     "npy": ".depth.npy",

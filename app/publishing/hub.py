@@ -11,11 +11,14 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, get_tok
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from models.artefacts.exports import ExportError
+from models.artefacts import form_named
+from models.artefacts.depth_record import DepthRecord
 from models.artefacts.published.identity import OFFICIAL
 from models.artefacts.published.sources import SOURCES, TINY_ROOMS
-from models.artefacts.record import Record
+from models.errors import ExportError
 from models.metrics import METRICS
+from models.networks.interface import OutputSpec
+from models.networks.presets import NetworkSpec
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 ATTEMPTS, WAIT_S = 4, 1.0
@@ -24,31 +27,6 @@ DATASETS = {
     "kitti_eigen_garg_kb": ("kitti", "KITTI, Eigen's split"),
     "kitti_eigen_garg_full": ("kitti", "KITTI, Eigen's split"),
     "kitti_da2": ("kitti", "KITTI, Eigen's split"),
-}
-LIBRARIES = {"transformers": "transformers", "onnx": "onnx", "peft": "peft"}
-USAGE = {
-    "transformers": (
-        "python",
-        "from transformers import pipeline\n\n"
-        'depth = pipeline("depth-estimation", model="{repo}")("photo.jpg")'
-        '["predicted_depth"]  # metres',
-    ),
-    "onnx": (
-        "python",
-        "import onnxruntime\n\n"
-        'session = onnxruntime.InferenceSession("model.onnx")\n'
-        'depth = session.run(None, {{"image": image}})[0]  # metres; config.json says '
-        "how to normalise",
-    ),
-    "peft": (
-        "python",
-        "import peft\n\nmodel = peft.PeftModel.from_pretrained(base, "
-        '"{repo}")  # base: transformers\' DepthAnythingForDepthEstimation',
-    ),
-    "depth-anything": (
-        "bash",
-        "python predict.py PHOTOGRAPHS --model {repo}  # LAVA Depth",
-    ),
 }
 # What a connection that breaks raises, in whichever HTTP library the client uses.
 BROKEN: tuple[type[BaseException], ...] = HfHubHTTPError.__bases__
@@ -67,7 +45,7 @@ class Publication:
     """None takes the base's."""
 
 
-def check(publication: Publication, record: Record | None) -> str:
+def check(publication: Publication, record: DepthRecord | None) -> str:
     """Everything that can be refused before any work is done.
 
     Returns:
@@ -88,7 +66,7 @@ def check(publication: Publication, record: Record | None) -> str:
             "there is no Hub token; run `hf auth login`, or set HF_TOKEN in the "
             "environment"
         )
-    own = None if record is None else licence_of(record.base.weights)
+    own = None if record is None else licence_of(record)
     wanted = publication.licence or own
     if wanted is None:
         raise ExportError(
@@ -103,10 +81,11 @@ def check(publication: Publication, record: Record | None) -> str:
     return wanted
 
 
-def licence_of(weights: str | None) -> str | None:
+def licence_of(record: DepthRecord) -> str | None:
     """The licence of base weights, None where it is not known."""
-    if weights is None:
-        return None
+    weights = record.base.weights
+    if weights is None or record.family.licence is not None:
+        return record.family.licence
     if weights == TINY_ROOMS:
         return "apache-2.0"
     if weights in SOURCES:
@@ -127,7 +106,7 @@ def licence_of(weights: str | None) -> str | None:
 def publish(
     folder: Path,
     publication: Publication,
-    record: Record | None,
+    record: DepthRecord | None,
     licence: str,
     results: list[dict[str, Any]],
     trained: int,
@@ -174,13 +153,13 @@ def publish(
 
 def card(
     publication: Publication,
-    record: Record | None,
+    record: DepthRecord | None,
     licence: str,
     results: list[dict[str, Any]],
     trained: int,
 ) -> str:
     """The model card: metadata that the Hub understands, and what a reader asks."""
-    repo = publication.repo_id
+    repo, form = publication.repo_id, form_named(publication.form)
     metric = [r for r in results if r["align"] == "none"]
     base = None if record is None else record.base.weights
     source = SOURCES.get(base or "")
@@ -200,7 +179,7 @@ def card(
     ]
     data = ModelCardData(
         license=licence,
-        library_name=LIBRARIES.get(publication.form, "lava-depth"),
+        library_name=form.library,
         pipeline_tag="depth-estimation",
         base_model=None if source is None else source.repo_id,
         tags=["depth-estimation", "metric-depth", "lava-depth"],
@@ -208,7 +187,6 @@ def card(
         eval_results=evaluations or None,
     )
     adapter = None if record is None else record.to_dict()["adapter"]
-    language, usage = USAGE[publication.form]
     shown = [
         {**r, "how": ", averaged with the mirrored image" if r["flip_tta"] else ""}
         for r in metric
@@ -219,8 +197,7 @@ def card(
             data,
             template_path=str(TEMPLATE),
             title=repo.split("/")[-1],
-            version="?" if spec is None else spec.version,
-            size="?" if spec is None else spec.size,
+            network=network_words(spec),
             max_depth="?" if spec is None else spec.max_depth,
             base=(source.repo_id if source else base) or "not recorded",
             method="trained in full" if adapter is None else adapter["method"],
@@ -228,10 +205,17 @@ def card(
             image_size="?" if record is None else list(record.image_size),
             licence=licence,
             results=shown,
-            language=language,
-            usage=usage.format(repo=repo),
+            language=form.language,
+            usage=form.usage.format(repo=repo),
         )
     )
+
+
+def network_words(spec: OutputSpec | None) -> str:
+    """What kind of network this is, for a sentence."""
+    if isinstance(spec, NetworkSpec):
+        return f"Depth Anything {spec.version}, size {spec.size}"
+    return "A depth network" if spec is None else f"A network of {type(spec).__name__}"
 
 
 def recorded_results(model: str) -> list[dict[str, Any]]:

@@ -1,7 +1,5 @@
 """The command line of train.py: fit, validate and test."""
 
-import logging
-import warnings
 from pathlib import Path
 
 import jsonargparse
@@ -17,7 +15,9 @@ from lightning.pytorch.cli import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from app.errors import OneLineParser, one_line_errors
+from app.quiet import quiet
+from app.training.command import COMMANDS
+from app.training.parser import OneLineParser
 from app.training.previews import Previews
 from app.training.results import Summary, TestResults
 from datamodules.base import DepthDataModule
@@ -34,6 +34,12 @@ class DepthCLI(LightningCLI):
     `--trainer.default_root_dir` if that is given); a run that resumes from a
     checkpoint goes on in that checkpoint's own folder.
     """
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Those that train.py has; photographs are predict.py's."""
+        all_of_them = LightningCLI.subcommands()
+        return {name: all_of_them[name] for name in COMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("max_depth", "image_size"):
@@ -170,25 +176,8 @@ def _keep_metrics(run: Path) -> None:
         metrics.rename(kept)
 
 
-def quiet() -> None:
-    """Leave out what Lightning says that no user of this program can act on."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*LeafSpec.*is deprecated.*",
-        "You are using a custom batch sampler.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        "The dirpath has changed from .*",
-        ".*smaller than the logging interval.*",
-        ".*Experiment logs directory .* exists and is not empty.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())
-
-
-@one_line_errors
-def main(args: ArgsType = None) -> None:
-    """Run one command, from `args` or the command line."""
+def run(args: ArgsType) -> None:
+    """Run one command."""
     quiet()
     # Adapters are dataclasses with subclasses; jsonargparse takes such for closed.
     jsonargparse.set_parsing_settings(

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.batch import IMAGENET_MEAN, IMAGENET_STD, DepthBatch
+from datamodules.batch import DepthBatch, ImageInput
 from datamodules.files.depth_writers import colour
 from datamodules.transforms import resize_image
 
@@ -48,9 +48,11 @@ class Previews(Callback):
         due = trainer.sanity_checking or last
         if due or trainer.current_epoch % self.every_n_epochs == 0:
             wanted = self.frames - len(self._rows)
-            max_depth = trainer.datamodule.max_depth  # type: ignore[attr-defined]
+            data = trainer.datamodule  # type: ignore[attr-defined]
             for i in range(min(wanted, len(batch["path"]))):
-                self._rows.append(panel(batch, outputs, i, max_depth))
+                self._rows.append(
+                    panel(batch, outputs, i, data.max_depth, data.image_input)
+                )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rows, self._rows = self._rows, []
@@ -75,7 +77,11 @@ class Previews(Callback):
 
 
 def panel(
-    batch: DepthBatch, depth: Tensor, index: int, max_depth: float
+    batch: DepthBatch,
+    depth: Tensor,
+    index: int,
+    max_depth: float,
+    image_input: ImageInput,
 ) -> NDArray[np.uint8]:
     """RGB (H, 4 W, 3): image, truth, prediction, relative error of one frame.
 
@@ -84,10 +90,11 @@ def panel(
         depth: Its prediction (B, 1, H, W), metres.
         index: Which frame.
         max_depth: Metres at the far end of the colours.
+        image_input: How the images were normalised.
     """
     rows, cols = batch["size"][index]
     image = batch["image"][index].float().cpu()
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    mean, std = torch.tensor(image_input.mean), torch.tensor(image_input.std)
     pixels = (image * std[:, None, None] + mean[:, None, None]).clamp(0, 1) * 255
     rgb = np.ascontiguousarray(pixels.byte().permute(1, 2, 0).numpy())
     target, predicted = (

@@ -1,6 +1,5 @@
 """What a run ends with: the table before and after, and the files beside it."""
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.batch import DepthBatch
+from datamodules.files.whole import write_json
 from datamodules.protocols import Protocol
 from models.alignment import Align, aligned
 from models.depth_module import DepthModule
@@ -168,7 +168,7 @@ class TestResults(Callback):
                 "flip_tta": scoring.flip_tta,
                 "n_empty": empty,
                 "checkpoint": Path(ckpt).name if ckpt else None,
-                "model": record.to_dict()["network"] | {"base": record.base.weights},
+                "model": record.own()["network"] | {"base": record.base.weights},
                 "adapter": record.to_dict()["adapter"],
                 "trainable_params": trainable,
                 "total_params": total,
@@ -217,14 +217,6 @@ def parameters(module: DepthModule) -> tuple[int, int]:
     """Numbers of trainable and of all parameters of a module's network."""
     both = [(p.numel(), p.requires_grad) for p in module.network.parameters()]
     return sum(n for n, trained in both if trained), sum(n for n, _ in both)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(path)
 
 
 def _row(metrics: Mapping[str, Any], stage: str) -> Row:

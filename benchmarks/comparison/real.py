@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.comparison.tasks import real_task, save_frames
+from datamodules.batch import Frames
 from datamodules.files.depth_files import Unknown
 from datamodules.files.pairs import Pair, PairFrames
 from datamodules.folder import find_pairs
-from datamodules.loading import Frames
 from datamodules.transforms import resize_image
 
 UNKNOWN: Unknown = "ignore"

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.base import DepthDataModule, Split
-from datamodules.batch import DepthBatch, DepthItem, Frame
-from datamodules.loading import Frames, collate
+from datamodules.batch import DepthBatch, DepthItem, Frame, Frames
+from datamodules.loading import collate
 from datamodules.protocols import Protocol, full
 from datamodules.raycasting.scenes import CameraRange, Domain
 from datamodules.synthetic import MAX_DEPTH_M, SyntheticFrames

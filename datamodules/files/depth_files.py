@@ -8,7 +8,7 @@ import numpy as np
 import OpenEXR
 from numpy.typing import NDArray
 
-from datamodules.batch import DataError
+from datamodules.errors import DataError
 
 DEPTH_SUFFIXES = (".png", ".npy", ".pfm", ".exr")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")

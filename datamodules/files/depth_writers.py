@@ -9,7 +9,8 @@ import numpy as np
 import OpenEXR
 from numpy.typing import NDArray
 
-from datamodules.batch import DataError
+from datamodules.errors import DataError
+from datamodules.files.whole import whole_file, write_bytes
 
 Colormap = Literal["turbo", "inferno", "magma", "viridis", "gray"]
 COLORMAPS: dict[Colormap, int | None] = {
@@ -50,15 +51,15 @@ def write_pfm(path: Path, depth: NDArray[np.float32]) -> None:
 
 def write_exr(path: Path, depth: NDArray[np.float32]) -> None:
     """Write (H, W) float32 metres as the channel Z of an OpenEXR file."""
-    part = path.with_name(f".{path.stem}.part.exr")
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    try:
-        with OpenEXR.File(header, {"Z": np.ascontiguousarray(depth)}) as file:
+    with (
+        whole_file(path) as part,
+        OpenEXR.File(header, {"Z": np.ascontiguousarray(depth)}) as file,
+    ):
+        try:
             file.write(str(part))
-        part.replace(path)
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written ({error})") from None
+        except RuntimeError as error:
+            raise DataError(f"{path} cannot be written ({error})") from None
 
 
 def write_ply(
@@ -128,17 +129,6 @@ def colour(
     )
     rgb[~known] = 0
     return rgb
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write under a temporary name first, so that no half file stays."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written ({error.strerror})") from None
 
 
 def _encoded(path: Path, pixels: NDArray[Any]) -> bytes:

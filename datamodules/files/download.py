@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datamodules.batch import DataError
+from datamodules.errors import DataError
 
 CHUNK_BYTES = 1 << 20
 ATTEMPTS = 5

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from datamodules.batch import DataError, Frame
+from datamodules.batch import Frame, Frames
+from datamodules.errors import DataError
 from datamodules.files.depth_files import metres
-from datamodules.loading import Frames
 
 DepthKey = Literal["rawDepths", "depths"]
 

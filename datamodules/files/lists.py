@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.batch import DataError
+from datamodules.errors import DataError
 
 PROBED = 50
 """How many lines are looked for below each folder that may be the root."""

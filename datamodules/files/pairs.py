@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.batch import DataError, Frame
+from datamodules.batch import Frame, Frames
+from datamodules.errors import DataError
 from datamodules.files.depth_files import Unknown, read_depth, read_image
-from datamodules.loading import Frames
 
 
 @dataclass(frozen=True)

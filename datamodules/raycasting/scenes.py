@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.batch import DataError
+from datamodules.errors import DataError
 from datamodules.raycasting.raycast import Floats, Scene
 from datamodules.raycasting.scene_builder import (
     CHECKER,

@@ -1,43 +1,19 @@
-"""Parameter-efficient adapters in plain torch; importable without the rest."""
+"""Parameter-efficient adapters in plain torch; importable without the rest.
 
-from models.adapters.base import AdapterConfig, AdapterError
-from models.adapters.combine import increments, weighted
-from models.adapters.inject import (
-    Merged,
-    adapt,
-    adapted_layers,
-    adapters,
-    disabled,
-    is_never_trained,
-    merge,
-    unmerge,
-)
-from models.adapters.methods.dora import DoRA
-from models.adapters.methods.lava import Lava
-from models.adapters.methods.lora import LoRA
-from models.adapters.methods.svdiff import SVDiff
-from models.adapters.methods.train_fully import TrainFully
-from models.adapters.methods.tucker import Tucker
-from models.adapters.penalty import orthogonality
+Every method of `METHODS` can be imported from here.
+"""
 
-__all__ = [
-    "AdapterConfig",
-    "AdapterError",
-    "DoRA",
-    "Lava",
-    "LoRA",
-    "Merged",
-    "SVDiff",
-    "TrainFully",
-    "Tucker",
-    "adapt",
-    "adapted_layers",
-    "adapters",
-    "disabled",
-    "increments",
-    "is_never_trained",
-    "merge",
-    "orthogonality",
-    "unmerge",
-    "weighted",
-]
+from models.adapters.base import AdapterConfig as AdapterConfig
+from models.adapters.base import AdapterError as AdapterError
+from models.adapters.combine import increments as increments
+from models.adapters.combine import weighted as weighted
+from models.adapters.inject import Merged as Merged
+from models.adapters.inject import adapt as adapt
+from models.adapters.inject import adapted_layers as adapted_layers
+from models.adapters.inject import adapters as adapters
+from models.adapters.inject import disabled as disabled
+from models.adapters.inject import is_never_trained as is_never_trained
+from models.adapters.inject import merge as merge
+from models.adapters.inject import unmerge as unmerge
+from models.adapters.methods import *  # noqa: F403 - the one list of methods
+from models.adapters.penalty import orthogonality as orthogonality

@@ -14,11 +14,13 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from datamodules.errors import UserError
+
 Orthogonal = Literal["both", "paper", "offdiag", "none"]
 Chunks = Literal["qkv", "qk", "qv", "kv", "q", "k", "v"]
 
 
-class AdapterError(Exception):
+class AdapterError(UserError):
     """An adapter that cannot be made, merged or loaded; the message says why."""
 
 

@@ -1,1 +1,26 @@
-"""Every form on disk of a trained network, written and opened."""
+"""Every form on disk of a trained network, written and opened.
+
+`FORMS` is the one list that a new form to hand on enters: its name on the command line
+and the module whose `FORM` it is. The modules are imported when they are asked for,
+since a command line wants the names alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.artefacts.form import Form
+
+FORMS: dict[str, str] = {
+    "depth-anything": "models.artefacts.merged",
+    "transformers": "models.artefacts.transformers",
+    "onnx": "models.artefacts.onnx",
+    "adapter": "models.artefacts.adapter_folder",
+    "peft": "models.artefacts.peft.form",
+}
+
+
+def form_named(name: str) -> "Form":
+    """The form that a command line calls by this name."""
+    form: Form = import_module(FORMS[name]).FORM
+    return form

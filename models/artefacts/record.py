@@ -1,113 +1,70 @@
-"""What a file of trained tensors has to say about itself to be worth anything."""
+"""What a file of trained tensors has to say about itself to be worth anything.
+
+`Record` is what is true of any adapted network; what is depth's own is in
+`depth_record.py`.
+"""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, TypeVar
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.adapters import AdapterConfig, AdapterError, adapt
-from models.adapters.state import (
-    FORMAT_VERSION,
-    adapter_names,
-    check_version,
-    config_of,
-    describe,
-    load_tensors,
-    read_files,
-    save_files,
-)
-from models.artefacts.published.identity import identify
-from models.artefacts.published.sources import locate
-from models.artefacts.published.weights import (
-    fingerprint,
-    load_dinov2,
-    load_network,
-)
-from models.networks import DepthNetwork, NetworkError, NetworkSpec
+from models.adapters import AdapterConfig, adapt
+from models.adapters.state import adapter_names, config_of, describe
+from models.artefacts.base import Base
+from models.artefacts.files import misfits, shapes_of
+from models.errors import CheckpointError
 
-KEY = "lava_depth"
-LAST_CONV = "depth_head.scratch.output_conv2.2."
-"""Its start may be new (`DepthNetwork.start_at_depth`), so it is always saved."""
+FORMAT_VERSION = 1
+N = TypeVar("N", bound=nn.Module)
 
 
-class CheckpointError(Exception):
-    """A checkpoint that does not belong to this project, base or configuration."""
-
-
-@dataclass(frozen=True)
-class Base:
-    """The weights that training starts from and that no checkpoint repeats."""
-
-    weights: str | None
-    """As the user gave it: a path, a Hub id or a known name; None is random."""
-    part: Literal["network", "encoder"] = "network"
-    """`encoder`: only DINOv2's part was loaded, the head began at random."""
-
-    def load(self, spec: NetworkSpec) -> DepthNetwork:
-        """A network of `spec` with these weights, whatever kind theirs is."""
-        if self.weights is None:
-            return DepthNetwork(spec)
-        if self.part == "network":
-            return load_network(locate(self.weights), spec)
-        network = DepthNetwork(spec)
-        load_dinov2(network, self.weights)
-        return network
-
-    def fingerprint(self, network: DepthNetwork) -> str:
-        """SHA-256 of what was loaded, taken before anything is trained."""
-        return fingerprint(network.pretrained if self.part == "encoder" else network)
-
-    def kind(self) -> Literal["relative", "metric", "none"]:
-        """What the weights predict; `none` where there is no trained head yet."""
-        if self.weights is None or self.part == "encoder":
-            return "none"
-        return identify(locate(self.weights)).kind or "relative"
-
-
-@dataclass(frozen=True)
-class Record:
+@dataclass(frozen=True, kw_only=True)
+class Record(ABC, Generic[N]):
     """Everything that rebuilds a trained network, but its trained tensors."""
 
-    network: NetworkSpec
-    image_size: tuple[int, int]
-    """Network input (rows, cols) that it was trained at."""
     base: Base
     base_sha256: str
     adapter: AdapterConfig | None
+    """None: the whole network was trained."""
     scores: dict[str, Any] = field(default_factory=dict)
-    """Of the last validation: protocol, n_images and metrics; empty before one."""
+    """Of the last validation; empty before one."""
+
+    def __post_init__(self) -> None:
+        if self.adapter is not None:
+            describe(self.adapter)  # refused now, and not after training
+
+    @abstractmethod
+    def build(self) -> N:
+        """A random network of the recorded kind."""
+
+    @abstractmethod
+    def load_base(self) -> N:
+        """The same with the base's weights, and the base checked (`check_base`)."""
+
+    @abstractmethod
+    def new_names(self, network: N) -> tuple[str, ...]:
+        """Prefixes of what may have been new when training began."""
+
+    @abstractmethod
+    def own(self) -> dict[str, Any]:
+        """What a subclass adds to `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, so that files load without unpickling classes."""
         return {
             "format_version": FORMAT_VERSION,
-            "network": dataclasses.asdict(self.network),
-            "image_size": list(self.image_size),
+            **self.own(),
             "base": dataclasses.asdict(self.base),
             "base_sha256": self.base_sha256,
             "adapter": None if self.adapter is None else describe(self.adapter),
             "scores": self.scores,
         }
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Record":
-        """The inverse of `to_dict`."""
-        adapter = content["adapter"]
-        rows, cols = content["image_size"]
-        return cls(
-            NetworkSpec(**content["network"]),
-            (rows, cols),
-            Base(**content["base"]),
-            content["base_sha256"],
-            None if adapter is None else config_of(adapter),
-            content.get("scores", {}),
-        )
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> DepthNetwork:
+    def restore(self, tensors: Mapping[str, Tensor]) -> N:
         """Load the base, put the adapter in, and fill in the trained tensors.
 
         Raises:
@@ -118,12 +75,12 @@ class Record:
                 "its frozen base was random and is not stored; train from real weights"
             )
         if self.adapter is None:
-            network = DepthNetwork(self.network)
+            network = self.build()
         else:
-            network = self.base.load(self.network)
-            self.check_base(self.base.fingerprint(network))
+            network = self.load_base()
             adapt(network, self.adapter)
-        load_tensors(network, saved_names(network, self), tensors)
+        self.check_tensors(network, tensors)
+        network.load_state_dict(tensors, strict=False)
         return network
 
     def check_base(self, sha256: str) -> None:
@@ -138,77 +95,48 @@ class Record:
                 f"have {sha256[:12]}...; give the same base"
             )
 
+    def check_tensors(self, network: N, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse missing, unexpected and misshapen tensors before any is loaded."""
+        state = network.state_dict()
+        expected = {name: state[name] for name in self.saved_names(network)}
+        if problems := misfits(shapes_of(expected), tensors):
+            raise CheckpointError(
+                f"its tensors do not fit this configuration: {'; '.join(problems)}; "
+                "use the configuration it was trained with"
+            )
 
-def saved_names(network: DepthNetwork, record: Record) -> list[str]:
-    """State-dict keys that a checkpoint holds: all that the base does not give.
+    def saved_names(self, network: N) -> list[str]:
+        """State-dict keys that a file holds: all that the base does not give.
 
-    Those are the trained tensors and the parts that were new when training began.
-    """
-    state = list(network.state_dict())
-    if record.adapter is None:
-        return state
-    new = "depth_head." if record.base.part == "encoder" else LAST_CONV
-    return adapter_names(network, (name for name in state if name.startswith(new)))
+        Those are the trained tensors and the parts that were new when training began.
+        """
+        state = list(network.state_dict())
+        if self.adapter is None:
+            return state
+        new = self.new_names(network)
+        return adapter_names(network, (name for name in state if name.startswith(new)))
 
 
-def read_checkpoint(path: Path) -> tuple[Record, dict[str, Tensor]]:
-    """Record and trained tensors of a `.ckpt` written by `DepthModule`.
+def check_version(description: Mapping[str, Any], origin: str) -> None:
+    """Refuse what was written by a newer version of this program.
 
     Raises:
-        CheckpointError: If the file is missing, damaged or not one of ours.
+        CheckpointError: Naming both versions.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such checkpoint file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # Damaged zip, truncated tensor and refused pickle have no common class.
+    version = description.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}); it may "
-            "be cut off: use another one of the run's checkpoints"
-        ) from None
-    if not isinstance(content, dict) or KEY not in content:
-        raise CheckpointError(
-            f"{path} was not written by this project's training; give a .ckpt from a "
-            "run's checkpoints folder"
+            f"{origin}: its format version is {version}, this program knows up to "
+            f"{FORMAT_VERSION}; update the program"
         )
-    check_version(content[KEY], str(path))
-    record = Record.from_dict(content[KEY])
-    return record, network_tensors(content["state_dict"])
 
 
-def load_checkpoint(path: Path) -> tuple[DepthNetwork, Record]:
-    """A trained network, adapters in place, from its checkpoint and its base."""
-    record, tensors = read_checkpoint(path)
-    return _restored(record, tensors, path), record
-
-
-def save_adapter(network: DepthNetwork, record: Record, folder: Path) -> None:
-    """Write a trained network as an adapter folder: what its base does not have."""
-    state = network.state_dict()
-    names = saved_names(network, record)
-    save_files(folder, record.to_dict(), {name: state[name] for name in names})
-
-
-def load_adapter(folder: Path) -> tuple[DepthNetwork, Record]:
-    """A trained network, adapters in place, from an adapter folder and its base."""
-    description, tensors = read_files(folder)
-    record = Record.from_dict(description)
-    return _restored(record, tensors, folder), record
-
-
-def _restored(record: Record, tensors: dict[str, Tensor], path: Path) -> DepthNetwork:
-    try:
-        return record.restore(tensors)
-    except (CheckpointError, NetworkError, AdapterError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
-
-
-def network_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's part of a module's state dict, under the network's own names."""
-    prefix = "network."
+def shared_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Record` from what `to_dict` gave."""
+    adapter = content["adapter"]
     return {
-        name.removeprefix(prefix): value
-        for name, value in state.items()
-        if name.startswith(prefix)
+        "base": Base(**content["base"]),
+        "base_sha256": content["base_sha256"],
+        "adapter": None if adapter is None else config_of(adapter),
+        "scores": content.get("scores", {}),
     }

@@ -1,13 +1,14 @@
-"""Depth Anything: encoder, head, and the step from features to depth."""
+"""An encoder under a DPT head, and the step from features to depth."""
 
 import math
-from typing import ClassVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from models.networks.dpt import DPTHead
-from models.networks.encoder import PATCH_PX, DinoV2Encoder
+from models.networks.dpt import DPTHead, Levels
+from models.networks.encoder import DinoV2Encoder
+from models.networks.interface import Encoder, Network, OutputSpec, below
 from models.networks.presets import NetworkError, NetworkSpec
 
 
@@ -17,57 +18,77 @@ def with_flip(network: nn.Module, image: Tensor) -> Tensor:
     return depth
 
 
-class DepthNetwork(nn.Module):
-    """Depth Anything v1/v2 of any size; `forward` is exactly what is exported.
+class DPTNetwork(Network):
+    """Any encoder under the DPT head of Depth Anything.
 
-    State-dict keys are the official ones (`pretrained.*`, `depth_head.*`).
+    State-dict keys are `pretrained.*` and `depth_head.*`, Depth Anything's own.
     """
 
-    adapter_targets: ClassVar[tuple[str, ...]] = (
-        r"^pretrained\.blocks\.\d+\.attn\.(qkv|proj)$",
-        r"^pretrained\.blocks\.\d+\.mlp\.(fc1|fc2|w12|w3)$",
-        r"^depth_head\.projects\.\d$",
-        r"^depth_head\.resize_layers\.3$",
-        r"^depth_head\.scratch\.layer\d_rn$",
-        r"^depth_head\.scratch\.refinenet\d\.(out_conv|resConfUnit\d\.conv\d)$",
-        r"^depth_head\.scratch\.output_conv1$",
-        r"^depth_head\.scratch\.output_conv2\.0$",
+    encoder_name = "pretrained"
+    fully_trained = (r"^depth_head\.scratch\.output_conv2\.2$",)
+    head_targets = (
+        r"^projects\.\d$",
+        r"^resize_layers\.3$",
+        r"^scratch\.layer\d_rn$",
+        r"^scratch\.refinenet\d\.(out_conv|resConfUnit\d\.conv\d)$",
+        r"^scratch\.output_conv1$",
+        r"^scratch\.output_conv2\.0$",
     )
-    """Layers that an adapter changes unless it names its own (regular expressions)."""
-    fully_trained: ClassVar[tuple[str, ...]] = (
-        r"^depth_head\.scratch\.output_conv2\.2$",
-    )
-    """Layers trained in full beside the adapter."""
-    never_trained: ClassVar[tuple[str, ...]] = (
-        r"^depth_head\.scratch\.refinenet4\.resConfUnit1(\.|$)",
-        r"^pretrained\.mask_token$",
-    )
-    """Parameters that `forward` never reads, so that they never get a gradient."""
+    """Layers of the head that an adapter changes, below `depth_head`."""
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(
+        self,
+        spec: OutputSpec,
+        encoder: Encoder,
+        blocks: tuple[int, ...],
+        features: int,
+        out_channels: Levels,
+    ) -> None:
+        """Put a head on an encoder.
+
+        Args:
+            spec: What the network is.
+            encoder: A module.
+            blocks: Four of its blocks, from 0, whose tokens the head reads.
+            features: Channels of the head's fused maps.
+            out_channels: Channels of its four levels.
+        """
         super().__init__()
-        self.spec = spec
-        self.pretrained = DinoV2Encoder(spec.preset)
-        self.depth_head = DPTHead(spec.preset)
+        self.spec, self.blocks = spec, blocks
+        self.patch_px = encoder.patch_px
+        self.image_mean, self.image_std = encoder.image_mean, encoder.image_std
+        assert isinstance(encoder, nn.Module)
+        self.pretrained = encoder
+        self.depth_head = DPTHead(encoder.embed_dim, features, out_channels)
+        self.adapter_targets = (
+            *below("pretrained", encoder.adapter_targets),
+            *below("depth_head", self.head_targets),
+        )
+        self.never_trained = (
+            r"^depth_head\.scratch\.refinenet4\.resConfUnit1(\.|$)",
+            *below("pretrained", encoder.never_trained),
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict depth.
 
         Args:
-            image: (B, 3, H, W), ImageNet-normalised, H and W multiples of 14.
+            image: (B, 3, H, W), normalised, H and W in whole patches.
 
         Returns:
             (B, 1, H, W) float32: metres in (0, max_depth) from a metric network,
             affine disparity >= 0 (larger is nearer) from a relative one.
         """
         height, width = image.shape[-2:]
-        if height % PATCH_PX or width % PATCH_PX:
+        patch_px = self.patch_px
+        if height % patch_px or width % patch_px:
+            near = [max(round(n / patch_px), 1) * patch_px for n in (height, width)]
             raise NetworkError(
                 f"the image is {height}x{width} px; both sides must be multiples of "
-                f"{PATCH_PX}, the nearest are {_nearest(height)}x{_nearest(width)}"
+                f"{patch_px}, the nearest are {near[0]}x{near[1]}"
             )
-        taps = self.pretrained.taps(image, self.spec.preset.taps(self.spec.version))
-        grid = (height // PATCH_PX, width // PATCH_PX)
+        taps: list[Tensor] = self.pretrained.taps(image, self.blocks)
+        grid = (height // patch_px, width // patch_px)
         features = self.depth_head(taps, grid, (height, width))
         logits = self._last_conv(features)
         if self.spec.max_depth is None:
@@ -89,6 +110,14 @@ class DepthNetwork(nn.Module):
         else:
             logits = self.last_conv(features).float()
         return logits
+
+    def new_beside(self, base: Literal["network", "encoder"]) -> tuple[str, ...]:
+        # Of a whole network only the last convolution may be (`start_at_depth`).
+        return (
+            ("depth_head.",)
+            if base == "encoder"
+            else ("depth_head.scratch.output_conv2.2.",)
+        )
 
     @torch.no_grad()
     def start_at_depth(self, depth: float) -> None:
@@ -114,5 +143,18 @@ class DepthNetwork(nn.Module):
         nn.init.constant_(self.last_conv.bias, math.log(depth / (maximum - depth)))
 
 
-def _nearest(pixels: int) -> int:
-    return max(round(pixels / PATCH_PX), 1) * PATCH_PX
+class DepthNetwork(DPTNetwork):
+    """Depth Anything v1/v2 of any size; `forward` is exactly what is exported."""
+
+    spec_type = NetworkSpec
+    spec: NetworkSpec
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        preset = spec.preset
+        super().__init__(
+            spec,
+            DinoV2Encoder(preset),
+            preset.taps(spec.version),
+            preset.features,
+            preset.out_channels,
+        )

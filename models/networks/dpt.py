@@ -7,9 +7,8 @@ Source of the rules: Depth Anything V2 `dpt.py: DPTHead` and `util/blocks.py`
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.presets import Preset
-
 LAST_HIDDEN = 32
+Levels = tuple[int, int, int, int]
 
 
 class ResidualConvUnit(nn.Module):
@@ -50,10 +49,9 @@ class FeatureFusionBlock(nn.Module):
 class Scratch(nn.Module):
     """The part of the head that upstream calls `scratch`: a name, not a layer."""
 
-    def __init__(self, preset: Preset) -> None:
+    def __init__(self, features: int, out_channels: Levels) -> None:
         super().__init__()
-        features = preset.features
-        for i, channels in enumerate(preset.out_channels, start=1):
+        for i, channels in enumerate(out_channels, start=1):
             layer = nn.Conv2d(channels, features, 3, padding=1, bias=False)
             self.add_module(f"layer{i}_rn", layer)
         self.refinenet1 = FeatureFusionBlock(features)
@@ -69,13 +67,19 @@ class Scratch(nn.Module):
 
 
 class DPTHead(nn.Module):
-    """Four levels of patch tokens in, features at full resolution out."""
+    """Four levels of patch tokens in, features at full resolution out.
 
-    def __init__(self, preset: Preset) -> None:
+    Args:
+        embed_dim: Numbers per token.
+        features: Channels of the fused maps.
+        out_channels: Of the four levels, shallow to deep.
+    """
+
+    def __init__(self, embed_dim: int, features: int, out_channels: Levels) -> None:
         super().__init__()
-        c1, c2, _, c4 = preset.out_channels
+        c1, c2, _, c4 = out_channels
         self.projects = nn.ModuleList(
-            nn.Conv2d(preset.embed_dim, channels, 1) for channels in preset.out_channels
+            nn.Conv2d(embed_dim, channels, 1) for channels in out_channels
         )
         self.resize_layers = nn.ModuleList(
             (
@@ -85,7 +89,7 @@ class DPTHead(nn.Module):
                 nn.Conv2d(c4, c4, 3, stride=2, padding=1),
             )
         )
-        self.scratch = Scratch(preset)
+        self.scratch = Scratch(features, out_channels)
 
     def forward(
         self, taps: list[Tensor], grid: tuple[int, int], size: tuple[int, int]

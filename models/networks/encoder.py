@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from models.networks.presets import Preset
 
-PATCH_PX = 14
 INTERPOLATE_OFFSET = 0.1
 
 
@@ -57,11 +56,21 @@ class DinoV2Encoder(VisionTransformer):
 
     cls_token: nn.Parameter
     pos_embed: nn.Parameter
+    embed_dim: int
+    patch_px = 14
+    # ImageNet's, in RGB.
+    image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    adapter_targets: tuple[str, ...] = (
+        r"^blocks\.\d+\.attn\.(qkv|proj)$",
+        r"^blocks\.\d+\.mlp\.(fc1|fc2|w12|w3)$",
+    )
+    never_trained: tuple[str, ...] = (r"^mask_token$",)
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(
             img_size=preset.pretrain_px,
-            patch_size=PATCH_PX,
+            patch_size=self.patch_px,
             num_classes=0,
             embed_dim=preset.embed_dim,
             depth=preset.depth,

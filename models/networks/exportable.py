@@ -7,22 +7,26 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from models.networks.depth_network import DepthNetwork
-from models.networks.encoder import INTERPOLATE_OFFSET
+from models.networks.encoder import INTERPOLATE_OFFSET, DinoV2Encoder
+from models.networks.interface import Network
 
 A = -0.75
 """Keys' kernel as torch's bicubic has it."""
 
 
 @contextmanager
-def open_sizes(network: DepthNetwork) -> Iterator[None]:
+def open_sizes(network: Network) -> Iterator[None]:
     """A block in which tracing `network` does not fix the size of its input.
 
     Resampling the position embeddings by a scale factor is frozen by exporters at the
     size that they traced. As two products with matrices made from the grid's numbers it
-    is not, and gives the same to float32 rounding.
+    is not, and gives the same to float32 rounding. Other encoders are traced as they
+    are.
     """
-    encoder = network.pretrained
+    encoder = network.encoder
+    if not isinstance(encoder, DinoV2Encoder):
+        yield
+        return
 
     def position_embedding(rows: int, cols: int) -> Tensor:
         table = encoder.pos_embed.float()

@@ -4,12 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from datamodules.errors import UserError
+
 Size = Literal["tiny", "S", "B", "L", "G"]
 Version = Literal["v1", "v2"]
 Kind = Literal["relative", "metric"]
+DESCRIBED = "SIZE,VERSION,KIND[,MAX_DEPTH], such as S,v2,metric,20"
 
 
-class NetworkError(Exception):
+class NetworkError(UserError):
     """A network that cannot be built or loaded as asked; the message says why."""
 
 
@@ -71,22 +74,49 @@ class NetworkSpec:
                 raise NetworkError(
                     f"{name} {given!r} is not known; use one of {', '.join(allowed)}"
                 )
-        if self.kind == "relative" and self.max_depth is not None:
-            raise NetworkError(
-                f"a relative network predicts disparity without a unit, so max_depth "
-                f"{self.max_depth} means nothing; leave it out or use kind 'metric'"
-            )
-        if self.kind == "metric" and not (
-            self.max_depth is not None
-            and math.isfinite(self.max_depth)
-            and self.max_depth > 0
-        ):
-            raise NetworkError(
-                f"a metric network needs max_depth in metres, above 0, not "
-                f"{self.max_depth}; Depth Anything V2 was released with 20 "
-                "(indoor, Hypersim) and 80 (outdoor, VKITTI)"
-            )
+        check_output(self.kind, self.max_depth)
 
     @property
     def preset(self) -> Preset:
         return PRESETS[self.size]
+
+    @classmethod
+    def parse(cls, text: str) -> "NetworkSpec":
+        """What a command line says (`DESCRIBED`).
+
+        Raises:
+            NetworkError: If it is not that.
+        """
+        parts = text.split(",")
+        allowed = (get_args(Size), get_args(Version), get_args(Kind))
+        fits = len(parts) in (3, 4) and all(
+            part in choices for part, choices in zip(parts, allowed, strict=False)
+        )
+        try:
+            max_depth = float(parts[3]) if len(parts) == 4 else None
+        except ValueError:
+            fits = False
+        if not fits:
+            raise NetworkError(f"--network {text!r} is not {DESCRIBED}")
+        size, version, kind = parts[:3]
+        return cls(size, version, kind, max_depth)  # type: ignore[arg-type]
+
+
+def check_output(kind: Kind, max_depth: float | None) -> None:
+    """Refuse a kind of output and a max_depth (metres) that do not go together.
+
+    Raises:
+        NetworkError: Saying which of the two to change.
+    """
+    if kind == "relative" and max_depth is not None:
+        raise NetworkError(
+            f"a relative network predicts disparity without a unit, so max_depth "
+            f"{max_depth} means nothing; leave it out or use kind 'metric'"
+        )
+    usable = max_depth is not None and math.isfinite(max_depth) and max_depth > 0
+    if kind == "metric" and not usable:
+        raise NetworkError(
+            f"a metric network needs max_depth in metres, above 0, not {max_depth}; "
+            "Depth Anything V2 was released with 20 (indoor, Hypersim) and 80 "
+            "(outdoor, VKITTI)"
+        )

@@ -11,16 +11,12 @@ from safetensors.torch import load_file, save_file
 from datamodules import SyntheticDataModule
 from models import DepthAnythingModule, DINOv2Module
 from models.adapters import AdapterError, DoRA, Lava, LoRA, SVDiff, TrainFully, Tucker
-from models.artefacts.published.weights import save_network
-from models.artefacts.record import (
-    CheckpointError,
-    load_adapter,
-    load_checkpoint,
-    read_checkpoint,
-    save_adapter,
-)
-from models.depth_module import Optimisation
+from models.artefacts.adapter_folder import load_adapter, save_adapter
+from models.artefacts.checkpoint import load_checkpoint, read_checkpoint
+from models.artefacts.merged import save_network
+from models.errors import CheckpointError
 from models.networks import DepthNetwork, NetworkSpec
+from models.optimisation import Optimisation
 
 SIZE = (28, 42)
 LAVA = Lava(rank=2)
@@ -112,7 +108,7 @@ def test_checkpoint__of_another_base_is_refused(tmp_path, tiny_weights):
 @pytest.mark.parametrize("other", [Lava(rank=3), LoRA(rank=2), None])
 def test_checkpoint__of_another_adapter_is_refused(tmp_path, tiny_weights, other):
     trainer(tmp_path, epochs=1).fit(module(tiny_weights), data())
-    with pytest.raises(AdapterError, match="tensors do not fit this configuration"):
+    with pytest.raises(CheckpointError, match="tensors do not fit this configuration"):
         trainer(tmp_path).fit(
             module(tiny_weights, other), data(), ckpt_path=tmp_path / "last.ckpt"
         )

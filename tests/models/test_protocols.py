@@ -14,12 +14,12 @@ import torch
 from lightning.pytorch import Trainer
 
 from datamodules.base import DepthDataModule
-from datamodules.batch import DataError, Frame
-from datamodules.loading import Frames
+from datamodules.batch import DataError, Frame, Frames
 from datamodules.protocols import KITTI, NYU_EIGEN, full, window_box
-from datamodules.transforms import Augment, EvalTransform, lower_bound
+from datamodules.sizes import lower_bound
+from datamodules.transforms import Augment, EvalTransform
 from models import DepthAnythingModule
-from models.artefacts.published.weights import save_network
+from models.artefacts.merged import save_network
 from models.depth_module import OptionError, Scoring
 from models.metrics import METRICS
 from tests.conftest import random_tiny
@@ -258,7 +258,7 @@ def test_garg_full__lies_within_the_kb_window_on_all_of_kitti(size):
 )
 def test_lower_bound__sizes_of_the_official_transform(size, result):
     """Sizes measured with Depth Anything V2's own `Resize`."""
-    assert lower_bound(size, (518, 518)) == result
+    assert lower_bound(size, (518, 518), 14) == result
 
 
 def test_window__of_a_frame_it_is_not_defined_on_is_refused():

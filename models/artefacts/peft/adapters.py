@@ -21,6 +21,7 @@ from models.adapters.base import Bottleneck, Chunks
 from models.adapters.layers import AdaptedLayer
 from models.adapters.methods.dora import DoRAAdapter
 from models.adapters.methods.lora import LoRAAdapter
+from models.artefacts.depth_record import DepthRecord
 from models.artefacts.peft.folder import (
     DOWN,
     MAGNITUDE,
@@ -40,7 +41,6 @@ from models.artefacts.published.transformers_keys import (
     to_transformers,
     transformers_names,
 )
-from models.artefacts.record import LAST_CONV
 from models.networks import DepthNetwork
 
 INSTEAD = "export the merged network instead"
@@ -52,6 +52,7 @@ def save_peft(
     config: AdapterConfig,
     folder: Path,
     base_model: str | None,
+    record: DepthRecord | None = None,
 ) -> None:
     """Write the adapters as a folder for `peft.PeftModel.from_pretrained`.
 
@@ -68,6 +69,7 @@ def save_peft(
         config: What they were built from.
         folder: Made if missing. Both files appear whole or not at all.
         base_model: Hub id or folder of the `transformers` base, for PEFT to find.
+        record: Goes along in the tensors' metadata, so that we find the base again.
 
     Raises:
         AdapterError: If PEFT has no form for an adapter; nothing is written then.
@@ -101,7 +103,8 @@ def save_peft(
     if not ranks:
         raise AdapterError(f"the network has no adapters; {INSTEAD}")
 
-    stored, whole = _stored(network, config)
+    part = "network" if record is None else record.base.part
+    stored, whole = _stored(network, config, network.new_beside(part))
     for module in ranks:
         if f"{module}.".startswith(tuple(f"{outer}." for outer in whole)):
             raise AdapterError(
@@ -120,7 +123,8 @@ def save_peft(
         target_modules=list(ranks),
         modules_to_save=whole,
     )
-    write_folder(folder, options, tensors | stored, base_model, network.spec)
+    described = None if record is None else record.to_dict()
+    write_folder(folder, options, tensors | stored, base_model, network.spec, described)
 
 
 def load_peft(network: DepthNetwork, folder: Path) -> LoRA:
@@ -271,7 +275,7 @@ def _increment(name: str, layer: nn.Module, config: AdapterConfig) -> Bottleneck
 
 
 def _stored(
-    network: DepthNetwork, config: AdapterConfig
+    network: DepthNetwork, config: AdapterConfig, new: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """What is not the base's: tensors and their modules, named as in transformers.
 
@@ -289,7 +293,7 @@ def _stored(
     trained = {
         name: tensor
         for name, tensor in state.items()
-        if name.startswith((*inside, LAST_CONV)) and not is_never_trained(network, name)
+        if name.startswith((*inside, *new)) and not is_never_trained(network, name)
     }
     owners = {name.rpartition(".")[0] for name in to_transformers(trained)}
     modules = sorted(

@@ -15,11 +15,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from datamodules.files.whole import whole_folder, write_json
 from models.adapters import AdapterError
+from models.artefacts.files import (
+    KEY,
+    misfits,
+    read_json,
+    read_tensors,
+    save_tensors,
+)
 from models.artefacts.published.transformers_keys import (
     are_old,
     to_transformers,
@@ -128,22 +134,17 @@ def read_folder(
         AdapterError: If the folder cannot be read, holds more than LoRA or DoRA, or a
             tensor is missing, unexpected or misshapen.
     """
-    try:
-        content = json.loads((folder / CONFIG_FILE).read_text())
-        with safe_open(folder / WEIGHTS_FILE, "pt") as file:
-            notes = file.metadata() or {}
-            names = {name: name.removeprefix(PREFIX) for name in file.keys()}  # noqa: SIM118
-            tensors = {
-                f"{new}.weight" if new.endswith(BARE) else new: file.get_tensor(old)
-                for old, new in names.items()
-            }
-    except FileNotFoundError:
+    if not all((folder / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE)):
         raise AdapterError(
             f"there is no {CONFIG_FILE} with {WEIGHTS_FILE}; give a folder that PEFT "
             "wrote with safetensors (a pickled adapter_model.bin could run any code)"
-        ) from None
-    except (ValueError, SafetensorError) as error:
-        raise AdapterError(f"it cannot be read ({error}); write it again") from None
+        )
+    content = read_json(folder / CONFIG_FILE, AdapterError)
+    found, notes = read_tensors(folder / WEIGHTS_FILE, AdapterError)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        new = name.removeprefix(PREFIX)
+        tensors[f"{new}.weight" if new.endswith(BARE) else new] = tensor
     theirs, ours = json.loads(notes.get(SPEC, "{}")), asdict(network.spec)
     for key in theirs.keys() & ours.keys():
         if theirs[key] != ours[key]:
@@ -162,8 +163,18 @@ def write_folder(
     tensors: Mapping[str, Tensor],
     base_model: str | None,
     spec: NetworkSpec,
+    record: Mapping[str, object] | None = None,
 ) -> None:
-    """Write both files under other names, then rename them."""
+    """Write both files, whole or not at all.
+
+    Args:
+        folder: Made if missing.
+        options: Of the adapters.
+        tensors: By their names in `transformers`.
+        base_model: For PEFT to find.
+        spec: Of the network, which PEFT has no word for: into the file's metadata.
+        record: How we rebuild the network, likewise.
+    """
     content = {
         "peft_type": "LORA",
         "task_type": None,
@@ -172,22 +183,13 @@ def write_folder(
         "inference_mode": True,
         **asdict(options),
     }
-    # Copies: safetensors refuses tensors that share memory, as those of q, k, v do.
-    copies = {
-        PREFIX + name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in tensors.items()
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    weights, config = (folder / f".{name}.part" for name in (WEIGHTS_FILE, CONFIG_FILE))
-    try:
-        notes = {"format": "pt", SPEC: json.dumps(asdict(spec))}
-        save_file(copies, weights, metadata=notes)
-        config.write_text(json.dumps(content, indent=2) + "\n")
-        weights.replace(folder / WEIGHTS_FILE)
-        config.replace(folder / CONFIG_FILE)
-    finally:
-        weights.unlink(missing_ok=True)
-        config.unlink(missing_ok=True)
+    notes = {SPEC: json.dumps(asdict(spec))}
+    if record is not None:
+        notes[KEY] = json.dumps(record)
+    with whole_folder(folder) as new:
+        stored = {PREFIX + name: tensor for name, tensor in tensors.items()}
+        save_tensors(new / WEIGHTS_FILE, stored, notes)
+        write_json(new / CONFIG_FILE, content)
 
 
 def exactly(name: str) -> str:
@@ -229,20 +231,10 @@ def _check(
     expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
 ) -> None:
     """Refuse missing, unexpected and misshapen tensors, of which PEFT only warns."""
-    problems = [
-        *(f"missing {name}" for name in sorted(expected.keys() - tensors.keys())),
-        *(f"unexpected {name}" for name in sorted(tensors.keys() - expected.keys())),
-        *(
-            f"{name} is {tuple(tensors[name].shape)} instead of {shape}"
-            for name, shape in expected.items()
-            if name in tensors and tuple(tensors[name].shape) != shape
-        ),
-    ]
-    if problems:
+    if problems := misfits(expected, tensors):
         raise AdapterError(
-            f"{len(problems)} of its tensors do not fit its {CONFIG_FILE} and this "
-            f"network: {'; '.join(problems[:3])}; give files and network that belong "
-            "together"
+            f"its tensors do not fit its {CONFIG_FILE} and this network: "
+            f"{'; '.join(problems)}; give files and network that belong together"
         )
 
 

@@ -1,26 +1,32 @@
 """What weights say about themselves, so that a wrong pairing can be refused.
 
-v1 and v2, relative and metric files have the same keys and shapes. Three things tell:
-`config.json` of a merged folder of ours, that of a `transformers` folder, and the names
-under which the official files were published.
+v1 and v2, relative and metric files have the same keys and shapes. Four things tell:
+`config.json` of a merged folder of ours, that of a `transformers` folder, what a
+checkpoint of ours records, and the names under which the official files were published.
 """
 
-import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from datamodules.sizes import InputSize
+from models.artefacts.families import network_from_dict
+from models.artefacts.files import KEY, read_json, read_torch
+from models.networks.interface import Network, OutputSpec
 from models.networks.presets import (
     PRESETS,
     Kind,
     NetworkError,
-    NetworkSpec,
     Size,
     Version,
 )
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
+ADAPTER_FILES = ("adapter.json", "adapter_config.json")
+"""What makes a folder one of an adapter alone: ours, PEFT's."""
+ONNX_FILE = "model.onnx"
 FORMAT = "lava-depth"
 OFFICIAL = re.compile(
     r"depth_anything_v2_(?:metric_(?P<domain>hypersim|vkitti)_)?vit(?P<v2>[sblg])\b"
@@ -37,10 +43,21 @@ class Identity:
     version: Version | None = None
     kind: Kind | None = None
     max_depth: float | None = None
-    image_size: tuple[int, int] | None = None
-    """(rows, cols) that it was trained at."""
+    image_size: InputSize | None = None
+    """That it was trained at, or is used at."""
+    family: type[Network] | None = field(default=None, compare=False)
+    spec: OutputSpec | None = field(default=None, compare=False)
+    """All of it, with its family, where the file says all."""
 
-    def check(self, source: str, spec: NetworkSpec, *, kind: bool) -> None:
+    @classmethod
+    def of(
+        cls, family: type[Network], spec: OutputSpec, image_size: InputSize | None
+    ) -> "Identity":
+        """Of a file that says everything."""
+        size, version = getattr(spec, "size", None), getattr(spec, "version", None)
+        return cls(size, version, spec.kind, spec.max_depth, image_size, family, spec)
+
+    def check(self, source: str, spec: OutputSpec, *, kind: bool) -> None:
         """Refuse a network that these weights are not for.
 
         Args:
@@ -50,8 +67,8 @@ class Identity:
                 other way round.
         """
         for name in ("size", "version", *(("kind",) if kind else ())):
-            own, asked = getattr(self, name), getattr(spec, name)
-            if own is not None and own != asked:
+            own, asked = getattr(self, name), getattr(spec, name, None)
+            if own is not None and asked is not None and own != asked:
                 raise NetworkError(
                     f"{source} holds a network of {name} {own!r}, not {asked!r}; ask "
                     "for that one"
@@ -66,24 +83,18 @@ def identify(path: Path) -> Identity:
     """
     config = path / CONFIG_FILE
     if config.is_file():
-        try:
-            content = json.loads(config.read_text())
-        except ValueError:
-            raise NetworkError(
-                f"{config} is not valid JSON; write the folder again"
-            ) from None
+        content = read_json(config, NetworkError)
         if content.get("format") == FORMAT:
-            spec = NetworkSpec(**content["network"])
-            size = content.get("image_size")
-            return Identity(
-                spec.size,
-                spec.version,
-                spec.kind,
-                spec.max_depth,
-                None if size is None else (size[0], size[1]),
-            )
+            size = stored_size(content.get("image_size"))
+            return Identity.of(*network_from_dict(content), size)
         if content.get("model_type") == "depth_anything":
-            return _from_transformers(content)
+            return _from_transformers(content, path)
+    if path.suffix == ".ckpt" and path.is_file():
+        checkpoint = read_torch(path, NetworkError)
+        if isinstance(checkpoint, Mapping) and KEY in checkpoint:
+            record = checkpoint[KEY]
+            size = stored_size(record["image_size"])
+            return Identity.of(*network_from_dict(record), size)
     # The Hub's cache keeps the repository's name in a folder's.
     cached = [part for part in path.parts if part.startswith("models--")]
     for name in (path.name, *cached):
@@ -92,7 +103,21 @@ def identify(path: Path) -> Identity:
     return Identity()
 
 
-def _from_transformers(config: dict[str, Any]) -> Identity:
+def merge_first(path: Path) -> NetworkError:
+    """Why an adapter cannot be a base, and what makes one of it."""
+    return NetworkError(
+        f"{path} holds no whole network to start from; make one with: python "
+        f"predict.py --model {path} --export MERGED (of an ONNX program: of what it "
+        "was exported from), then give MERGED"
+    )
+
+
+def stored_size(size: Any) -> InputSize | None:
+    """An input size as JSON has it."""
+    return (int(size[0]), int(size[1])) if isinstance(size, list) else size
+
+
+def _from_transformers(config: Mapping[str, Any], folder: Path) -> Identity:
     dim = config.get("reassemble_hidden_size")
     size = next((s for s, p in PRESETS.items() if p.embed_dim == dim), None)
     kind: Kind = config.get("depth_estimation_type", "relative")
@@ -104,7 +129,21 @@ def _from_transformers(config: dict[str, Any]) -> Identity:
         versions: tuple[Version, Version] = ("v1", "v2")
         same = (v for v in versions if PRESETS[size].taps(v) == taps)
         version = next(same, None)
-    return Identity(size, version, kind, max_depth)
+    return Identity(size, version, kind, max_depth, _size_of_ours(config, folder))
+
+
+def _size_of_ours(config: Mapping[str, Any], folder: Path) -> InputSize | None:
+    """The size that our exports have; others' folders keep the shape of pictures."""
+    notes = config.get("lava_depth")
+    if notes is None:
+        return None
+    if "image_size" in notes:
+        return stored_size(notes["image_size"])
+    # Exports up to November 2026 have it in the processor's file alone.
+    if not (folder / PREPROCESSOR_FILE).is_file():
+        return None
+    size = read_json(folder / PREPROCESSOR_FILE, NetworkError)["size"]
+    return size["height"], size["width"]
 
 
 def _from_name(found: re.Match[str]) -> Identity:

@@ -3,13 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-)
-
 from models.networks.presets import NetworkError
 
 PACKAGED = Path(__file__).parents[2] / "weights"
@@ -54,35 +47,60 @@ SOURCES: dict[str, Source] = {
 }
 
 
+ON_THE_HUB = (
+    *("config.json", "preprocessor_config.json", "model.safetensors", "model.onnx"),
+    *("adapter.json", "adapter.safetensors"),
+    *("adapter_config.json", "adapter_model.safetensors"),
+)
+"""Files of a repository that any form of ours, or of `transformers` or PEFT, has."""
+
+
+def check_source(source: str) -> None:
+    """Refuse what can be neither a file nor a name, before anything is loaded.
+
+    Raises:
+        NetworkError: Listing what a model may be called.
+    """
+    if source in (TINY_ROOMS, *SOURCES) or Path(source).expanduser().exists():
+        return
+    repo = _repository(source)[0]
+    if repo.count("/") != 1 or Path(repo).suffix or source[:1] in ("", *"./~"):
+        names = ", ".join([TINY_ROOMS, *SOURCES])
+        raise NetworkError(
+            f"weights {source!r}: there is no such file or folder; give a path, a Hub "
+            f"id (owner/name, or owner/name@revision), or one of {names}"
+        )
+
+
 def locate(source: str) -> Path:
-    """Turn what a user calls a base into a local file or folder.
+    """Turn what a user calls a model into a local file or folder.
 
     Args:
         source: A path, `tiny-rooms` (packaged), a name in `SOURCES`, or the Hub id of
-            a repository with a `model.safetensors`.
+            a repository, with `@` and a branch, tag or commit if not its newest.
 
     Raises:
         NetworkError: If there is no such path and the Hub has or gives no such file.
     """
+    check_source(source)
     if source == TINY_ROOMS:
         return PACKAGED / "tiny_rooms"
     path = Path(source).expanduser()
     if path.exists():
         return path
+    # Half a second of import, for who needs the Hub.
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
     known = SOURCES.get(source)
-    if known is None and (source.count("/") != 1 or path.suffix or source[0] in "./~"):
-        names = ", ".join([TINY_ROOMS, *SOURCES])
-        raise NetworkError(
-            f"weights {source!r}: there is no such file or folder; give a path, a Hub "
-            f"id (owner/name), or one of {names}"
-        )
-    wanted = known or Source(source, "model.safetensors", "see its model card")
+    repo, revision = _repository(source)
+    wanted = known or Source(repo, "model.safetensors", "see its model card")
     try:
-        path = Path(hf_hub_download(wanted.repo_id, wanted.filename))
-        if known is None and _has_config(wanted.repo_id):
-            # Beside its config.json the file says what it is.
-            return path.parent
-        return path
+        if known is not None:
+            return Path(hf_hub_download(known.repo_id, known.filename))
+        folder = Path(
+            snapshot_download(repo, revision=revision, allow_patterns=list(ON_THE_HUB))
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise NetworkError(
             f"weights {source!r} could not be had from the Hub "
@@ -90,11 +108,14 @@ def locate(source: str) -> Path:
             f"{wanted.repo_id} (licence {wanted.licence}) by other means and give its "
             "path instead"
         ) from None
+    if not any(folder.iterdir()):
+        raise NetworkError(
+            f"{source} on the Hub has none of {', '.join(ON_THE_HUB)}; give another "
+            "repository, or download its weights and give their path"
+        )
+    return folder
 
 
-def _has_config(repo_id: str) -> bool:
-    try:
-        hf_hub_download(repo_id, "config.json")
-    except EntryNotFoundError:
-        return False
-    return True
+def _repository(source: str) -> tuple[str, str | None]:
+    repo, _, revision = source.partition("@")
+    return repo, revision or None

@@ -18,7 +18,8 @@ from datamodules.files.depth_files import read_depth, read_image
 from datamodules.transforms import normalise, resize_image
 from models import DepthAnythingModule
 from models.adapters import Lava
-from models.artefacts.record import load_checkpoint, save_adapter
+from models.artefacts.adapter_folder import save_adapter
+from models.artefacts.checkpoint import load_checkpoint
 from models.networks import load_depth_anything
 
 SIZE = (28, 42)

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from app.prediction.command import main
-from datamodules.files import depth_writers
-from models.artefacts.published.weights import save_network
+from datamodules.files import whole
+from models.artefacts.merged import save_network
 from tests.conftest import random_tiny
 
 REPO = Path(__file__).parents[3]
@@ -132,13 +132,13 @@ def test_ledger__is_valid_at_every_moment(model, tmp_path, monkeypatch):
     monkeypatch.setattr("app.prediction.ledger.EVERY_S", 0.0)
     monkeypatch.setattr("app.prediction.ledger.SHARE", 0.0)
     counts = []
-    real = depth_writers.write_bytes
+    real = whole.write_json
 
-    def spy(path, content):
-        real(path, content)
+    def spy(path, content, indent):
+        real(path, content, indent)
         counts.append(len(json.loads(path.read_text())["files"]))
 
-    monkeypatch.setattr("app.prediction.ledger.write_bytes", spy)
+    monkeypatch.setattr("app.prediction.ledger.write_json", spy)
     with pytest.raises(SystemExit):
         main(arguments(tmp_path / "in", model, tmp_path / "out", "--workers", "0"))
     assert counts == sorted(counts)

@@ -11,9 +11,11 @@ from huggingface_hub import constants
 from app.prediction.command import main
 from app.publishing.hub import Publication, check, licence_of, recorded_results
 from models.adapters import Lava, adapt
-from models.artefacts.exports import ExportError
-from models.artefacts.published.weights import fingerprint, save_network
-from models.artefacts.record import Base, Record, save_adapter
+from models.artefacts.adapter_folder import save_adapter
+from models.artefacts.base import Base, fingerprint
+from models.artefacts.depth_record import DepthRecord
+from models.artefacts.merged import save_network
+from models.errors import ExportError
 from models.networks import NetworkSpec
 from tests.app.publishing.hub_server import TOKEN, running_hub
 from tests.conftest import random_tiny
@@ -28,9 +30,15 @@ def model(tmp_path_factory) -> Path:
     save_network(random_tiny(), root / "base")
     network = random_tiny()
     base = Base(str(root / "base"))
-    network = base.load(network.spec)
+    base.fill(network)
     config = Lava(rank=2)
-    record = Record(network.spec, (28, 42), base, fingerprint(network), config)
+    record = DepthRecord(
+        network=network.spec,
+        image_size=(28, 42),
+        base=base,
+        base_sha256=fingerprint(network),
+        adapter=config,
+    )
     adapt(network, config)
     folder = root / "model"
     save_adapter(network, record, folder)
@@ -210,9 +218,15 @@ def test_load__from_a_hub_that_is_down_or_into_a_read_only_cache(hub, tmp_path, 
 def test_licence__is_the_bases(monkeypatch, weights, licence):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     spec = NetworkSpec("S", "v2", "metric", 10.0)
-    record = Record(spec, (28, 42), Base(weights), "0", Lava())
+    record = DepthRecord(
+        network=spec,
+        image_size=(28, 42),
+        base=Base(weights),
+        base_sha256="0",
+        adapter=Lava(),
+    )
     asked = Publication(NAME, False, "depth-anything", None)
-    assert licence_of(weights) == licence
+    assert licence_of(record) == licence
     if licence is None:
         with pytest.raises(ExportError, match="is not known"):
             check(asked, record)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.training.cli import main
+from app.training.command import main
 from models.networks import DepthNetwork, NetworkSpec
 from tests.datamodules.layouts import write_kitti, write_nyu_lists
 

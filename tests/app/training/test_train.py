@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from app.training.cli import main
-from models.artefacts.record import read_checkpoint
+from app.training.command import main
+from models.artefacts.checkpoint import read_checkpoint
 
 REPO = Path(__file__).parents[3]
 LAVA = {"class_path": "models.adapters.Lava", "init_args": {"rank": 2}}
@@ -272,7 +272,7 @@ def test_no_permission__is_one_clear_line(tmp_path, tiny_weights, capsys, monkey
 
 
 def test_checkpoint_of_another_base__is_one_clear_line(tmp_path, tiny_weights, capsys):
-    from models.artefacts.published.weights import save_network
+    from models.artefacts.merged import save_network
     from models.networks import DepthNetwork, NetworkSpec
 
     main(["fit", "--config", str(write_config(tmp_path, tiny_weights))])

@@ -12,8 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from models.adapters import Lava, adapt, merge
-from models.artefacts import exports as exports
-from models.artefacts.exports import ExportError, difference, save_merged
+from models.artefacts import form as forms
+from models.artefacts import form_named
+from models.artefacts import onnx as onnx_form
+from models.artefacts.form import ExportOptions, Opened, difference
+from models.errors import ExportError
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.exportable import open_sizes
 
@@ -36,8 +39,11 @@ def network(tiny):
     return tiny.eval()
 
 
-def save(network, folder, form, **options):
-    return save_merged(network, folder, form, image_size=SIZE, notes={}, **options)
+def save(network, folder, form, image_size=SIZE, **options):
+    opened = Opened(network, None, None, "network")
+    return forms.save(
+        form_named(form), opened, folder, ExportOptions(image_size, **options)
+    )
 
 
 def official_keys(depth: int) -> set[str]:
@@ -79,9 +85,7 @@ def test_transformers__pipeline_sees_what_we_see(tmp_path, version, kind, max_de
         network.last_conv.weight.mul_(20)
         network.last_conv.bias.fill_(0.5)
     side = network.spec.preset.pretrain_px
-    save_merged(
-        network, tmp_path / "out", "transformers", image_size=(side, side), notes={}
-    )
+    save(network, tmp_path / "out", "transformers", (side, side))
     pipe = transformers.pipeline("depth-estimation", model=str(tmp_path / "out"))
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (side, side, 3), dtype=np.uint8)
@@ -106,7 +110,7 @@ def test_onnx__three_sizes_and_batches(network, tmp_path):
     assert save(network, tmp_path / "out", "onnx") < 1e-4
     path = tmp_path / "out/model.onnx"
     onnx.checker.check_model(onnx.load(path))
-    assert onnx.load(path).opset_import[0].version == exports.OPSET
+    assert onnx.load(path).opset_import[0].version == onnx_form.OPSET
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for size in ((70, 98), (196, 196), (140, 196)):
         for batch in (1, 3):
@@ -142,7 +146,7 @@ def test_open_sizes__changes_nothing_but_the_way(network):
 
 @pytest.mark.parametrize("form", ["depth-anything", "transformers"])
 def test_export__that_differs_is_not_kept(network, tmp_path, monkeypatch, form):
-    monkeypatch.setattr(exports, "difference", lambda *_: 0.5)
+    monkeypatch.setattr(forms, "difference", lambda *_: 0.5)
     with pytest.raises(ExportError, match=r"differs from the network by 5.0e-01"):
         save(network, tmp_path / "out", form)
     assert list(tmp_path.iterdir()) == []
@@ -177,6 +181,6 @@ def test_export__what_a_form_cannot_hold_is_refused(tmp_path):
 
 
 def test_export__missing_packages_are_named(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(exports, "find_spec", lambda name: None)
+    monkeypatch.setattr(forms, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match=r"needs onnx, onnxruntime, onnxscript; pip"):
         save(network, tmp_path / "out", "onnx")

@@ -5,9 +5,9 @@ import torch
 import transformers
 
 from models import DepthAnythingModule
+from models.artefacts.merged import save_network
 from models.artefacts.published.identity import Identity, identify
 from models.artefacts.published.transformers_keys import to_transformers
-from models.artefacts.published.weights import save_network
 from models.networks import DepthNetwork, NetworkError, NetworkSpec, load_depth_anything
 
 

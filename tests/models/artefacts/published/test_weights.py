@@ -2,7 +2,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.artefacts.published.weights import fingerprint, load_dinov2, save_network
+from models.artefacts.base import fingerprint
+from models.artefacts.merged import save_network
+from models.artefacts.published.weights import load_weights
 from models.networks import DepthNetwork, NetworkError, NetworkSpec, load_depth_anything
 
 RELATIVE = {"size": "tiny", "version": "v2", "kind": "relative"}
@@ -119,12 +121,12 @@ def test_load__offline_names_file_and_licence(monkeypatch):
 
 
 @pytest.mark.parametrize("prefix", ["", "pretrained."])
-def test_load_dinov2__fills_the_encoder_only(tmp_path, prefix):
+def test_load_weights__fills_the_encoder_only(tmp_path, prefix):
     source, network = relative(), relative()
     state = {f"{prefix}{k}": v for k, v in source.pretrained.state_dict().items()}
     torch.save(state, tmp_path / "dinov2.pth")
     head = fingerprint(network.depth_head)
-    load_dinov2(network, tmp_path / "dinov2.pth")
+    load_weights(network, tmp_path / "dinov2.pth", "encoder")
     assert fingerprint(network.pretrained) == fingerprint(source.pretrained)
     assert fingerprint(network.depth_head) == head
 

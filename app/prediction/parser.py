@@ -1,0 +1,106 @@
+"""The command line of predict.py, whose complaints are one line."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, NoReturn, TypeVar
+
+from app.errors import fail
+from app.prediction.options import CHOICES, HandOver, Prediction, Source, defaults, flag
+from models.artefacts import FORMS
+from models.networks.presets import DESCRIBED
+
+DESCRIPTION = """Predict depth for pictures, or hand a trained network on (--export).
+
+Pictures that fail are left out and named at the end, with exit code 1."""
+
+HELP = {
+    "model": "A run's .ckpt, an adapter, PEFT, merged or transformers folder, a .onnx, "
+    "an official .pth or .safetensors, or a Hub id (owner/name[@revision]).",
+    "network": "What an official file is, where its name does not tell.",
+    "base": "What a PEFT folder's adapter sits on, where the folder does not say.",
+    "output": "Folder for the results; it mirrors the folders of the pictures.",
+    "formats": "What to write: png (16 bit), npy, pfm, exr, ply (point cloud), color.",
+    "depth_scale": "Units per metre in 16-bit PNGs: 1000, 256, or auto (1000 if "
+    "max_depth fits).",
+    "colormap": "Of color pictures; their range is one for the whole run.",
+    "size": "Network input: 518 (shape kept, both sides at least that), WxH, or "
+    "native. By default the model's own, else 518. Exports are written for it.",
+    "tta": "Average with the prediction of the mirrored picture: twice the time.",
+    "tile": "Predict at the picture's own size in overlapping tiles, for fine detail.",
+    "fx": "Focal length in pixels of the picture, for point clouds.",
+    "fy": "Vertical focal length; fx by default.",
+    "cx": "Principal point; the middle by default.",
+    "cy": "Likewise.",
+    "fov": "Horizontal field of view in degrees, in place of fx.",
+    "batch_size": "Pictures at a time, of one shape.",
+    "workers": "Processes that read pictures.",
+    "precision": "Of the network's arithmetic.",
+    "accelerator": "cpu, gpu or auto.",
+    "devices": "How many processors to share the pictures among.",
+    "overwrite": "Predict again what is there already.",
+    "export": "Write the adapted network into this folder.",
+    "export_format": "In which form: merged (depth-anything, transformers, onnx), or "
+    "the adapter alone (adapter, peft).",
+    "export_half": "float16, for onnx.",
+    "export_base": "For peft: Hub id or folder of the transformers base, written "
+    "into the folder.",
+    "push_to_hub": "Publish the export as OWNER/NAME on the Hugging Face Hub. The "
+    "token is that of `hf auth login` or HF_TOKEN.",
+    "private": "Publish for yourself alone.",
+    "license": "Of what is published; the base's by default.",
+}
+T = TypeVar("T")
+TYPES = {
+    **dict.fromkeys(("fx", "fy", "cx", "cy", "fov"), float),
+    **dict.fromkeys(("batch_size", "workers"), int),
+}
+
+
+class OneLine(argparse.ArgumentParser):
+    """A parser whose complaints are one line instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; see predict.py --help")
+
+
+def parse(args: list[str] | None) -> tuple[Source, HandOver, Prediction]:
+    """Which network, what to hand on, what to predict.
+
+    Raises:
+        UserError: For values that no parser's type tells apart.
+    """
+    given = vars(parser().parse_args(args))
+    given["formats"] = tuple(given["formats"])
+    return _made(Source, given), _made(HandOver, given), _made(Prediction, given)
+
+
+def parser() -> OneLine:
+    """Options with hyphens; the dataclasses have the defaults."""
+    found = OneLine(prog="predict.py", description=DESCRIPTION)
+    found.add_argument(
+        "images", nargs="*", help="Images, videos, folders, patterns, .txt lists."
+    )
+    found.add_argument("--model", required=True, help=HELP["model"])
+    for name, default in defaults(Source, HandOver, Prediction).items():
+        more: dict[str, Any] = {"choices": CHOICES.get(name)}
+        if isinstance(default, bool):
+            more = {"action": "store_true"}
+        elif isinstance(default, tuple):
+            more |= {"nargs": "+"}
+        elif name in TYPES:
+            more["type"] = TYPES[name]
+        if name == "export_format":
+            more["choices"] = tuple(FORMS)
+        found.add_argument(flag(name), default=default, help=_help(name), **more)
+    return found
+
+
+def _made(kind: type[T], given: Mapping[str, Any]) -> T:
+    assert is_dataclass(kind)
+    return kind(**{found.name: given[found.name] for found in fields(kind)})
+
+
+def _help(name: str) -> str:
+    text = f"{HELP[name]} {DESCRIBED}." if name == "network" else HELP[name]
+    return text.replace("%", "%%")

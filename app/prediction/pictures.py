@@ -1,0 +1,174 @@
+"""Predict depth for every picture, each process its share."""
+
+import signal
+from pathlib import Path
+
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader
+
+from app.errors import fail
+from app.prediction.ledger import Ledger
+from app.prediction.options import Prediction
+from app.prediction.predictor import Predictor, collate
+from app.prediction.writer import Camera, DepthWriter
+from datamodules.batch import ImageInput
+from datamodules.errors import DataError
+from datamodules.files.pictures import Picture, find_images
+from datamodules.photographs import Photograph, Photographs, ShapeBatches, header
+from datamodules.sizes import InputSize, Size, fixed, input_size
+from models.artefacts.form import Opened
+
+METRES = ("png", "ply", "color")
+"""Formats that mean metres."""
+BATCH_PIXELS = 8 * 518 * 686
+"""Input pixels in a batch, at most: larger pictures come in smaller batches."""
+
+
+class Pictures(LightningDataModule):
+    """The pictures that are still to be done, each process its share.
+
+    Args:
+        pictures: Which.
+        shapes: Network input (rows, cols) of each.
+        prediction: Batches, processes, formats.
+        image_input: What the network reads.
+    """
+
+    def __init__(
+        self,
+        pictures: list[Picture],
+        shapes: list[Size],
+        prediction: Prediction,
+        image_input: ImageInput,
+    ) -> None:
+        super().__init__()
+        self.pictures, self.shapes = pictures, shapes
+        self.prediction, self.image_input = prediction, image_input
+
+    def predict_dataloader(self) -> DataLoader[Photograph]:
+        assert self.trainer is not None
+        place = (self.trainer.world_size, self.trainer.global_rank)
+        size = self.prediction.batch_size
+        return DataLoader(
+            Photographs(
+                self.pictures,
+                self.shapes,
+                keep_pixels="ply" in self.prediction.formats,
+                image_input=self.image_input,
+            ),
+            batch_sampler=ShapeBatches(self.shapes, size, BATCH_PIXELS, *place),
+            num_workers=min(self.prediction.workers, len(self.pictures)),
+            collate_fn=collate,
+        )
+
+
+def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
+    """Predict depth for every picture, then say how to read the files.
+
+    Args:
+        opened: Its adapters are folded in, in place.
+        prediction: What to predict, how, and what to write.
+        wanted: The network's input.
+
+    Raises:
+        DataError: If there are no pictures, or formats mean what the network does not
+            say.
+    """
+    pictures = find_images(prediction.images)
+    spec = opened.network.spec
+    if spec.kind == "relative" and set(METRES) & set(prediction.formats):
+        raise DataError(
+            "the network is relative: it predicts disparity without a unit, for which "
+            f"{', '.join(METRES)} have no meaning; use --formats npy, pfm or exr"
+        )
+    max_depth = spec.max_depth or 1.0
+    scale = prediction.scale(max_depth) if "png" in prediction.formats else 0
+    folder = Path(prediction.output)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    trainer = Trainer(
+        accelerator=prediction.accelerator,
+        devices=prediction.devices,
+        precision=prediction.precision,
+        logger=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+    )
+    about: dict[str, object] = {
+        "model": opened.source,
+        "kind": spec.kind,
+        "max_depth": spec.max_depth,
+        "png_units_per_metre": scale or None,
+        "input_size": list(wanted) if isinstance(wanted, tuple) else wanted,
+        "tta": prediction.tta,
+        "tile": prediction.tile,
+    }
+    ledger = Ledger(folder, about, trainer.global_rank, trainer.world_size)
+    done = set() if prediction.overwrite else ledger.done(prediction.formats)
+    left = [picture for picture in pictures if picture.name not in done]
+    if done:
+        print(f"{len(pictures) - len(left)} of {len(pictures)} are there already")
+    if left:
+        headers = [header(p.path) if p.frame is None else (None, None) for p in left]
+        seen: InputSize = "native" if prediction.tile else wanted
+        patch_px = opened.network.patch_px
+        shapes = [_shape(size, seen, wanted, patch_px) for size, _ in headers]
+        writer = DepthWriter(
+            folder,
+            left,
+            [focal_px for _, focal_px in headers],
+            prediction.formats,
+            max_depth,
+            scale,
+            prediction.colormap,
+            Camera(
+                prediction.fx,
+                prediction.fy,
+                prediction.cx,
+                prediction.cy,
+                prediction.fov,
+            ),
+            ledger,
+        )
+        trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+        tile = fixed(wanted) if prediction.tile else None
+        model = Predictor(opened.merged(), tta=prediction.tta, tile=tile)
+        data = Pictures(left, shapes, prediction, opened.image_input)
+        before = signal.signal(signal.SIGTERM, _stop)
+        try:
+            trainer.predict(model, data, return_predictions=False)
+        finally:
+            writer.finish()
+            signal.signal(signal.SIGTERM, before)
+    trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        ledger.merge()
+        _report(ledger, {picture.name for picture in pictures}, prediction, scale)
+
+
+def _shape(
+    size: Size | None, seen: InputSize, wanted: InputSize, patch_px: int
+) -> Size:
+    """Network input of a picture; of one that cannot be read it does not matter."""
+    return fixed(wanted) if size is None else input_size(size, seen, patch_px)
+
+
+def _report(
+    ledger: Ledger, names: set[str], prediction: Prediction, scale: int
+) -> None:
+    """Say what was written and how to read it; end with code 1 if something failed."""
+    entries = [entry for name, entry in ledger.entries.items() if name in names]
+    errors = [entry["error"] for entry in entries if entry["error"]]
+    units = f": metres = value / {scale} in *.depth.png (16 bit)" if scale else ""
+    print(f"{len(entries) - len(errors)} predictions in {prediction.output}{units}")
+    if errors:
+        fail(
+            f"{len(errors)} of {len(names)} pictures failed, all named in "
+            f"{prediction.output}/{ledger.path.name}: {'; '.join(errors[:3])}"
+        )
+
+
+def _stop(signum: int, frame: object) -> None:
+    """End on SIGTERM as on an error: what is done is noted."""
+    raise SystemExit(128 + signum)

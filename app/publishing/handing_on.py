@@ -1,0 +1,54 @@
+"""Write a trained network in a form for others, and publish it; by one process."""
+
+import tempfile
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from app.prediction.options import HandOver
+from app.publishing.hub import Publication, check, publish, recorded_results
+from datamodules.sizes import InputSize
+from models.artefacts import form_named
+from models.artefacts.form import ExportOptions, Opened, save
+
+
+@rank_zero_only
+def hand_on(opened: Opened, wanted: HandOver, size: InputSize) -> None:
+    """Export a network, and publish the export if that is asked for.
+
+    Args:
+        opened: What to hand on.
+        wanted: Where to and in which form.
+        size: The input that predictions are made at, and that the form says.
+
+    Raises:
+        ExportError: If the form cannot hold it, or the Hub does not take it.
+    """
+    if wanted.push_to_hub is None:
+        assert wanted.export is not None
+        _export(opened, wanted, size, Path(wanted.export))
+        return
+    publication = Publication(
+        wanted.push_to_hub, wanted.private, wanted.form, wanted.license
+    )
+    licence = check(publication, opened.record)
+    # Before adapters are folded in.
+    parameters = opened.network.parameters()
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(wanted.export or f"{scratch}/model")
+        _export(opened, wanted, size, folder)
+        results = recorded_results(opened.source)
+        address = publish(folder, publication, opened.record, licence, results, trained)
+    print(f"published: {address}")
+
+
+def _export(opened: Opened, wanted: HandOver, size: InputSize, folder: Path) -> None:
+    form = form_named(wanted.form)
+    options = ExportOptions(size, wanted.export_half, wanted.export_base)
+    worst = save(form, opened, folder, options)
+    what = "merged network" if form.folds_in else "adapter"
+    print(
+        f"{what} ({form.name}): {folder}; reloaded, it differs by at most {worst:.1e} "
+        "(relative)"
+    )

@@ -1,0 +1,45 @@
+"""The option parser of train.py, whose complaints are one line."""
+
+import re
+from typing import NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from app.errors import fail
+
+NOISE = (
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "Problem with",
+    "Expected a path but",
+    "Expected a <class 'NoneType'>",
+)
+
+
+class OneLineParser(LightningArgumentParser):
+    """A parser whose complaints are one line instead of a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            # A parser within the parser: the outer one adds its keys.
+            super().error(message, ex)
+        fail(f"{_condensed(message)}; see {self.prog.split(' [')[0]} --help")
+
+
+def _condensed(message: str) -> str:
+    """The keys that led to a value, and the first thing that is wrong with it.
+
+    jsonargparse lists what every member of a union has against a value, level by
+    level, and then the values.
+    """
+    keys: list[str] = []
+    for line in message.splitlines():
+        text = line.strip().removeprefix("- ")
+        key = re.match(r'Parser key "(.+?)":\s*(.*)', text)
+        if key:
+            keys.append(key[1])
+            text = key[2]
+        if text and not text.startswith(NOISE):
+            return ": ".join([".".join(keys), text] if keys else [text])
+    return message

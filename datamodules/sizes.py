@@ -1,0 +1,74 @@
+"""Which size of picture a network sees; sizes are (rows, cols) in pixels."""
+
+from typing import Literal
+
+from datamodules.errors import DataError
+
+Size = tuple[int, int]
+InputSize = Size | int | Literal["native"]
+"""(rows, cols): that size whatever the picture's shape; a number: the picture's own
+shape, both sides at least that; native: the picture's own size."""
+
+DEFAULT_BOUND = 518
+"""Depth Anything's own: the picture's shape, both sides at least this."""
+LONGEST = 4
+"""A picture's longer side becomes at most this many times the shorter bound."""
+
+
+def check_image_size(size: Size, patch_px: int, name: str = "image_size") -> Size:
+    """Return `size` if a network of such patches can take it, else say what it could.
+
+    Raises:
+        DataError: Naming the nearest size that fits.
+    """
+    if any(side < patch_px or side % patch_px for side in size):
+        near = [_nearest(side, patch_px) for side in size]
+        raise DataError(
+            f"{name} {list(size)} (rows, cols) must be multiples of {patch_px}; "
+            f"the nearest is {near}"
+        )
+    return size
+
+
+def lower_bound(size: Size, least: Size, patch_px: int) -> Size:
+    """A picture's size scaled so that both sides are at least `least`.
+
+    Each side is then rounded to a multiple of the patch, upwards where it would fall
+    below: the rule of Depth Anything V2's `Resize(resize_method="lower_bound")`.
+    """
+    scale = max(least[0] / size[0], least[1] / size[1])
+
+    def rounded(side: int, low: int) -> int:
+        nearest = round(scale * side / patch_px) * patch_px
+        return nearest if nearest >= low else -(-low // patch_px) * patch_px
+
+    return rounded(size[0], least[0]), rounded(size[1], least[1])
+
+
+def input_size(size: Size, wanted: InputSize, patch_px: int) -> Size:
+    """The network's input for a picture of this size."""
+    if isinstance(wanted, tuple):
+        return wanted
+    if wanted == "native":
+        return _nearest(size[0], patch_px), _nearest(size[1], patch_px)
+    found = lower_bound(size, (wanted, wanted), patch_px)
+    if max(found) > LONGEST * wanted:
+        # A strip would become larger than any memory.
+        shrink = LONGEST * wanted / max(size)
+        found = (
+            _nearest(size[0] * shrink, patch_px),
+            _nearest(size[1] * shrink, patch_px),
+        )
+    return found
+
+
+def fixed(wanted: InputSize) -> Size:
+    """One size to stand for all that are wanted: of tiles, probes, unreadable files."""
+    if isinstance(wanted, tuple):
+        return wanted
+    side = DEFAULT_BOUND if wanted == "native" else wanted
+    return side, side
+
+
+def _nearest(side: float, patch_px: int) -> int:
+    return max(round(side / patch_px), 1) * patch_px

@@ -1,0 +1,82 @@
+"""The adapter folder: `adapter.json` and `adapter.safetensors`, what a base lacks."""
+
+from pathlib import Path
+
+import torch
+
+from datamodules.files.whole import whole_folder, write_json
+from models.artefacts.checkpoint import restored
+from models.artefacts.depth_record import DepthRecord
+from models.artefacts.files import read_json, read_tensors, save_tensors
+from models.artefacts.form import Asked, ExportOptions, Form, Opened
+from models.artefacts.record import check_version
+from models.errors import CheckpointError, ExportError
+from models.networks.interface import Network
+
+DESCRIPTION_FILE = "adapter.json"
+TENSORS_FILE = "adapter.safetensors"
+
+
+def save_adapter(network: Network, record: DepthRecord, folder: Path) -> None:
+    """Write a trained network as an adapter folder: what its base does not have.
+
+    Args:
+        network: With its adapters in place.
+        record: How to rebuild it.
+        folder: Made if missing. Each file appears whole or not at all.
+    """
+    state = network.state_dict()
+    tensors = {name: state[name] for name in record.saved_names(network)}
+    description = {"torch": torch.__version__, **record.to_dict()}
+    with whole_folder(folder) as new:
+        save_tensors(new / TENSORS_FILE, tensors)
+        write_json(new / DESCRIPTION_FILE, description)
+
+
+def load_adapter(folder: Path) -> tuple[Network, DepthRecord]:
+    """A trained network, adapters in place, from an adapter folder and its base.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, of a newer format, or does
+            not fit the base.
+    """
+    description = read_json(folder / DESCRIPTION_FILE, CheckpointError)
+    check_version(description, str(folder))
+    tensors, _ = read_tensors(folder / TENSORS_FILE, CheckpointError)
+    try:
+        record = DepthRecord.from_dict(description)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{folder / DESCRIPTION_FILE} has no {error}; save the adapter again"
+        ) from None
+    return restored(record, tensors, folder), record
+
+
+class AdapterFolder(Form):
+    """Ours: any method, exact, a few per cent of the whole; needs its base."""
+
+    name = "adapter"
+    library = "lava-depth"
+    language = "bash"
+    usage = "python predict.py PHOTOGRAPHS --model {repo}  # LAVA Depth"
+    tolerance = 0.0
+    """The very tensors, on the very base."""
+    folds_in = False
+
+    def recognises(self, path: Path) -> bool:
+        return (path / DESCRIPTION_FILE).is_file()
+
+    def open(self, path: Path, asked: Asked) -> Opened:
+        network, record = load_adapter(path)
+        return Opened(network, record, record.image_size, str(path))
+
+    def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
+        if opened.record is None or opened.record.adapter is None:
+            raise ExportError(
+                f"{opened.source} has no adapter; --export-format depth-anything "
+                "writes a whole network"
+            )
+        save_adapter(opened.adapted, opened.record, folder)
+
+
+FORM = AdapterFolder()

@@ -1,0 +1,62 @@
+"""Where training began: which base weights, and how they are known again."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from models.artefacts.published.identity import identify
+from models.artefacts.published.sources import locate
+from models.artefacts.published.weights import load_weights
+from models.networks.interface import Network
+
+
+@dataclass(frozen=True)
+class Base:
+    """The weights that training starts from and that no checkpoint repeats."""
+
+    weights: str | None
+    """As the user gave it: a path, a Hub id or a known name; None is random."""
+    part: Literal["network", "encoder"] = "network"
+    """`encoder`: only the encoder's part was loaded, the head began at random."""
+
+    def fill(self, network: Network) -> None:
+        """Put these weights into a network, in place, whatever kind theirs is.
+
+        A relative base may so become a metric network, whose output the caller begins
+        anew (`Network.start_at_depth`).
+
+        Raises:
+            NetworkError: If they cannot be had, or are for another network.
+        """
+        if self.weights is None:
+            return
+        path = locate(self.weights)
+        if self.part == "network":
+            identify(path).check(str(path), network.spec, kind=False)
+        load_weights(network, path, self.part)
+
+    def fingerprint(self, network: Network) -> str:
+        """SHA-256 of what was loaded, taken before anything is trained."""
+        return fingerprint(network.encoder if self.part == "encoder" else network)
+
+    def kind(self) -> Literal["relative", "metric", "none"]:
+        """What the weights predict; `none` where there is no trained head yet."""
+        if self.weights is None or self.part == "encoder":
+            return "none"
+        return identify(locate(self.weights)).kind or "relative"
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of a module's state dict.
+
+    Equal for equal weights in whatever file they came.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        flat = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
+        digest.update(flat.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,56 @@
+"""The checkpoint of a training: `.ckpt`, what was trained and where training stood."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from datamodules.errors import UserError
+from models.artefacts.depth_record import DepthRecord
+from models.artefacts.files import KEY, read_torch
+from models.artefacts.record import check_version
+from models.errors import CheckpointError
+from models.networks.interface import Network
+
+
+def read_checkpoint(path: Path) -> tuple[DepthRecord, dict[str, Tensor]]:
+    """Record and trained tensors of a `.ckpt` written by `DepthModule`.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or not one of ours.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint file")
+    content = read_torch(path, CheckpointError)
+    if not isinstance(content, dict) or KEY not in content:
+        raise CheckpointError(
+            f"{path} was not written by this project's training; give a .ckpt from a "
+            "run's checkpoints folder"
+        )
+    check_version(content[KEY], str(path))
+    record = DepthRecord.from_dict(content[KEY])
+    return record, network_tensors(content["state_dict"])
+
+
+def load_checkpoint(path: Path) -> tuple[Network, DepthRecord]:
+    """A trained network, adapters in place, from its checkpoint and its base."""
+    record, tensors = read_checkpoint(path)
+    return restored(record, tensors, path), record
+
+
+def restored(record: DepthRecord, tensors: dict[str, Tensor], path: Path) -> Network:
+    """The network of a file, whose name goes before whatever is wrong with it."""
+    try:
+        return record.restore(tensors)
+    except UserError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def network_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's part of a module's state dict, under the network's own names."""
+    prefix = "network."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }

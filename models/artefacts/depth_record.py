@@ -1,0 +1,52 @@
+"""What a trained depth network says about itself, beside what any adapted one does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.artefacts.families import network_from_dict, network_to_dict
+from models.artefacts.record import Record, shared_fields
+from models.networks import DepthNetwork
+from models.networks.interface import Network, OutputSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthRecord(Record[Network]):
+    """Everything that rebuilds a trained depth network, but its trained tensors."""
+
+    network: OutputSpec
+    """What kind of network, in the terms of its own family."""
+    image_size: tuple[int, int]
+    """Network input (rows, cols) that it was trained at."""
+    family: type[Network] = DepthNetwork
+    """The class whose network this is."""
+
+    def build(self) -> Network:
+        return self.family(self.network)
+
+    def load_base(self) -> Network:
+        network = self.build()
+        self.base.fill(network)
+        self.check_base(self.base.fingerprint(network))
+        return network
+
+    def new_names(self, network: Network) -> tuple[str, ...]:
+        return network.new_beside(self.base.part)
+
+    def own(self) -> dict[str, Any]:
+        return {
+            **network_to_dict(self.family, self.network),
+            "image_size": list(self.image_size),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "DepthRecord":
+        """The inverse of `to_dict`."""
+        rows, cols = content["image_size"]
+        family, spec = network_from_dict(content)
+        return cls(
+            network=spec,
+            image_size=(rows, cols),
+            family=family,
+            **shared_fields(content),
+        )

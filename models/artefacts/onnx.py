@@ -1,0 +1,154 @@
+"""ONNX: `model.onnx`, any batch, height and width, and a `config.json` for people.
+
+What the program is stands in its own metadata, so that the file is enough.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.files.whole import write_json
+from models.artefacts.files import KEY, read_json
+from models.artefacts.form import Asked, ExportOptions, Form, Opened
+from models.artefacts.published.identity import CONFIG_FILE, ONNX_FILE, stored_size
+from models.errors import ExportError
+from models.networks import NetworkError, NetworkSpec
+from models.networks.exportable import open_sizes
+from models.networks.interface import DepthPredictor
+
+OPSET = 20
+
+
+class OnnxNetwork(DepthPredictor):
+    """An ONNX program in the place of a network: for prediction only.
+
+    Args:
+        path: A `.onnx` of ours.
+
+    Raises:
+        NetworkError: If it cannot be run, or does not say what it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        try:
+            import onnxruntime  # type: ignore[import-untyped]
+        except ModuleNotFoundError:
+            raise NetworkError(
+                f"{path} needs onnxruntime; pip install -e '.[export]'"
+            ) from None
+        try:
+            self.session = onnxruntime.InferenceSession(
+                path, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            # The runtime's errors have no common class but this.
+            reason = str(error).splitlines()[0]
+            raise NetworkError(
+                f"{path} is no ONNX program that can be run ({reason})"
+            ) from None
+        about = self._about(path)
+        self.patch_px = about.get("patch_px", 14)
+        self.image_mean = tuple(about["image_mean"])
+        self.image_std = tuple(about["image_std"])
+        self.image_size = stored_size(about["image_size"])
+        max_depth = about["max_depth"]
+        kind = "relative" if max_depth is None else "metric"
+        self.spec = NetworkSpec(kind=kind, max_depth=max_depth)  # type: ignore[arg-type]
+        half = "float16" in self.session.get_inputs()[0].type
+        self.dtype = torch.float16 if half else torch.float32
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Depth (B, 1, H, W) float32 of normalised images (B, 3, H, W)."""
+        given = image.detach().cpu().to(self.dtype).numpy()
+        outputs = self.session.run(None, {"image": given})
+        return torch.from_numpy(outputs[0]).float().to(image.device)
+
+    def _about(self, path: Path) -> dict[str, Any]:
+        notes = self.session.get_modelmeta().custom_metadata_map
+        if KEY in notes:
+            about: dict[str, Any] = json.loads(notes[KEY])
+            return about
+        # Exports up to November 2026 have it beside the program alone.
+        config = path.with_name(CONFIG_FILE)
+        about = read_json(config, NetworkError) if config.is_file() else {}
+        if "image_mean" not in about:
+            raise NetworkError(
+                f"{path} does not say how its input is normalised; only programs that "
+                "--export-format onnx wrote can be opened"
+            )
+        return about
+
+
+class Onnx(Form):
+    """Runs anywhere; cannot be trained, exported or pushed again."""
+
+    name = "onnx"
+    needs = ("onnx", "onnxruntime", "onnxscript")
+    library = "onnx"
+    usage = (
+        "import onnxruntime\n\n"
+        'session = onnxruntime.InferenceSession("model.onnx")\n'
+        'depth = session.run(None, {{"image": image}})[0]  # metres; config.json says '
+        "how to normalise"
+    )
+    tolerance = 1e-3
+    """ONNX Runtime sums in another order."""
+    half_tolerance = 2e-2
+    """float16 has 11 bits."""
+
+    def allowed(self, options: ExportOptions) -> float:
+        return self.half_tolerance if options.half else self.tolerance
+
+    def recognises(self, path: Path) -> bool:
+        return path.suffix == ".onnx" or (path / ONNX_FILE).is_file()
+
+    def open(self, path: Path, asked: Asked) -> Opened:
+        network = OnnxNetwork(path / ONNX_FILE if path.is_dir() else path)
+        return Opened(network, None, network.image_size, str(path))
+
+    def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
+        network = opened.adapted
+        dtype = torch.float16 if options.half else torch.float32
+        side = 5 * network.patch_px
+        traced = copy.deepcopy(network).half() if options.half else network
+        with open_sizes(traced), torch.no_grad():
+            dynamic = torch.export.Dim.DYNAMIC
+            program = torch.onnx.export(
+                traced,
+                (torch.zeros(2, 3, side, side + network.patch_px, dtype=dtype),),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+                input_names=["image"],
+                output_names=["depth"],
+                external_data=False,
+                verbose=False,
+            )
+        if program is None:
+            raise ExportError("torch's ONNX exporter gave no program for this network")
+        spec = network.spec
+        about = {
+            "input": "image (batch, 3, height, width), sides multiples of "
+            f"{network.patch_px}",
+            "dtype": "float16" if options.half else "float32",
+            "patch_px": network.patch_px,
+            "image_mean": list(network.image_mean),
+            "image_std": list(network.image_std),
+            "image_size": options.image_size,
+            "output": "depth (batch, 1, height, width), "
+            + ("metres" if spec.kind == "metric" else "affine disparity"),
+            "max_depth": spec.max_depth,
+            "opset": OPSET,
+            **opened.notes(),
+        }
+        program.model.metadata_props[KEY] = json.dumps(about)
+        program.save(folder / ONNX_FILE)
+        write_json(folder / CONFIG_FILE, about)
+
+
+FORM = Onnx()

@@ -1,0 +1,92 @@
+"""PEFT as a form to hand on: written for others, and opened again."""
+
+import json
+from pathlib import Path
+
+from models.adapters import AdapterError
+from models.artefacts.base import Base
+from models.artefacts.depth_record import DepthRecord
+from models.artefacts.files import KEY, read_json, read_tensors
+from models.artefacts.form import Asked, ExportOptions, Form, Opened
+from models.artefacts.peft.adapters import load_peft, save_peft
+from models.artefacts.peft.folder import CONFIG_FILE, SPEC, WEIGHTS_FILE
+from models.artefacts.published.identity import identify
+from models.artefacts.published.sources import locate
+from models.errors import ExportError
+from models.networks import DepthNetwork, NetworkError, NetworkSpec
+
+
+class Peft(Form):
+    """Low-rank methods on linears and plain convolutions; needs the base beside it."""
+
+    name = "peft"
+    library = "peft"
+    usage = (
+        "import peft\n\nmodel = peft.PeftModel.from_pretrained(base, "
+        '"{repo}")  # base: transformers\' DepthAnythingForDepthEstimation'
+    )
+    tolerance = 1e-5
+    """Fused layers are put together again, and scales multiplied, in another order."""
+    folds_in = False
+
+    def recognises(self, path: Path) -> bool:
+        return (path / CONFIG_FILE).is_file()
+
+    def open(self, path: Path, asked: Asked) -> Opened:
+        notes = read_tensors(path / WEIGHTS_FILE, AdapterError)[1]
+        if KEY in notes and asked.base is None:
+            record = DepthRecord.from_dict(json.loads(notes[KEY]))
+            network = record.load_base()
+            assert isinstance(network, DepthNetwork)
+            load_peft(network, path)
+            return Opened(network, record, record.image_size, str(path))
+        network = _base(path, notes.get(SPEC), asked.base)
+        load_peft(network, path)
+        return Opened(network, None, None, str(path))
+
+    def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
+        record, network = opened.record, opened.adapted
+        if record is None or record.adapter is None:
+            raise ExportError(f"{opened.source} has no adapter to write as PEFT's")
+        if not isinstance(network, DepthNetwork):
+            raise ExportError(
+                f"PEFT sits on transformers, which has no {type(network).__name__}; "
+                "export it as depth-anything or adapter"
+            )
+        save_peft(network, record.adapter, folder, options.base_model, record)
+
+
+FORM = Peft()
+
+
+def _base(folder: Path, noted: str | None, given: str | None) -> DepthNetwork:
+    """The plain network that a PEFT folder's adapter was trained on.
+
+    Args:
+        folder: Of the adapter.
+        noted: Our note of what network it is for, as JSON.
+        given: What the user says the base is.
+
+    Raises:
+        AdapterError, NetworkError: If nothing tells, or it cannot be had.
+    """
+    config = read_json(folder / CONFIG_FILE, AdapterError)
+    source = given or config.get("base_model_name_or_path")
+    if not isinstance(source, str):
+        raise AdapterError(
+            f"{folder} does not say which base its adapter is for; give --base (a "
+            "path, a Hub id or a known name)"
+        )
+    known = identify(locate(source))
+    if noted is not None:
+        spec = NetworkSpec(**json.loads(noted))
+    elif known.size is None or known.version is None or known.kind is None:
+        raise NetworkError(
+            f"{folder}: its base {source} does not say what network it holds; give "
+            "--base with a transformers or merged folder, or an official file"
+        )
+    else:
+        spec = NetworkSpec(known.size, known.version, known.kind, known.max_depth)
+    network = DepthNetwork(spec)
+    Base(source).fill(network)
+    return network

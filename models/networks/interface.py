@@ -1,0 +1,102 @@
+"""What an encoder and a network say about themselves.
+
+Training, data, files and command lines ask here and know no network by heart, so that
+another encoder or network is one file. Names are those of a state dict; patterns are
+regular expressions, searched in such names.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, Protocol
+
+from torch import Tensor, nn
+
+from models.networks.presets import Kind
+
+Part = Literal["encoder", "head"]
+
+
+class OutputSpec(Protocol):
+    """What every network's own specification, a frozen dataclass, has at least."""
+
+    @property
+    def kind(self) -> Kind:
+        """`metric`: metres. `relative`: affine disparity."""
+
+    @property
+    def max_depth(self) -> float | None:
+        """Metres at which a metric network's output saturates."""
+
+
+class Encoder(Protocol):
+    """A module that turns images into patch tokens."""
+
+    patch_px: int
+    """Side of a patch; an image's sides are multiples of it."""
+    image_mean: tuple[float, float, float]
+    """Subtracted from RGB in 0..1."""
+    image_std: tuple[float, float, float]
+    embed_dim: int
+    """Numbers per token."""
+    adapter_targets: tuple[str, ...]
+    """Layers that an adapter changes: patterns that begin with `^`, of names below."""
+    never_trained: tuple[str, ...]
+    """Parameters that are never read, likewise."""
+
+    def taps(self, image: Tensor, blocks: tuple[int, ...]) -> list[Tensor]:
+        """Patch tokens (B, N, D), row by row, after each of the blocks, normalised.
+
+        Args:
+            image: (B, 3, H, W) in whole patches.
+            blocks: Numbers of blocks, from 0.
+        """
+
+
+class DepthPredictor(nn.Module):
+    """Images in, depth out: all that predicting needs."""
+
+    spec: OutputSpec
+    patch_px: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+
+
+class Network(DepthPredictor, ABC):
+    """A network that can be adapted, trained, saved and handed on."""
+
+    spec_type: ClassVar[type]
+    """The class of `spec`; `type(network)(spec)` makes a random network of it."""
+    adapter_targets: tuple[str, ...]
+    """Layers that an adapter changes unless it names its own."""
+    fully_trained: tuple[str, ...]
+    """Layers trained in full beside the adapter."""
+    never_trained: tuple[str, ...]
+    """Parameters that `forward` never reads, so that they never get a gradient."""
+    encoder_name: ClassVar[str]
+    """Name of the submodule that published encoder weights are for."""
+    licence: ClassVar[str | None] = None
+    """Of the published weights, where all of them have the same."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.get_submodule(self.encoder_name)
+
+    def part_of(self, name: str) -> Part:
+        """Which part a parameter belongs to; the parts have their own rates."""
+        return "encoder" if name.startswith(f"{self.encoder_name}.") else "head"
+
+    @abstractmethod
+    def new_beside(self, base: Literal["network", "encoder"]) -> tuple[str, ...]:
+        """Prefixes of what may be new where training begins from base weights.
+
+        Args:
+            base: Whether those were of the whole network or of its encoder.
+        """
+
+    @abstractmethod
+    def start_at_depth(self, depth: float) -> None:
+        """Begin the output anew, so that every pixel is near `depth` metres."""
+
+
+def below(module: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Patterns that begin with `^`, for the same names below a module of this name."""
+    return tuple(rf"^{module}\." + pattern.removeprefix("^") for pattern in patterns)
