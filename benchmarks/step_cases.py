@@ -125,7 +125,7 @@ def network_case(
     depth = DepthNetwork(NetworkSpec(size, "v2", "metric", 10.0)).to(options.device)
     depth.requires_grad_(False)
     network = Encoder(depth) if encoder_only else depth
-    targets = re.compile("|".join(DepthNetwork.adapter_targets))
+    targets = re.compile("|".join(depth.adapter_targets))
     layers = [
         name
         for name, module in network.named_modules()

@@ -26,8 +26,10 @@ from models.adapters.methods.low_rank import LowRankConfig
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.presets import Size
 
-ENCODER = tuple(p for p in DepthNetwork.adapter_targets if p.startswith("^pretrained"))
-DECODER = tuple(p for p in DepthNetwork.adapter_targets if p not in ENCODER)
+TARGETS = DepthNetwork(NetworkSpec("tiny", max_depth=1.0)).adapter_targets
+"""Of any size."""
+ENCODER = tuple(p for p in TARGETS if p.startswith("^pretrained"))
+DECODER = tuple(p for p in TARGETS if p not in ENCODER)
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -124,7 +126,7 @@ def shapes(size: Size, config: AdapterConfig) -> dict[str, WeightShape]:
     with torch.device("meta"):
         network = DepthNetwork(NetworkSpec(size, max_depth=1.0))
     targets = config.targets
-    patterns = DepthNetwork.adapter_targets if targets is None else targets
+    patterns = TARGETS if targets is None else targets
     return {
         name: shape_of(module)
         for name, module in network.named_modules()

@@ -49,7 +49,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """A passing folder to write into, whose files become those of `folder` at the end.
 
     A new folder appears in one step. Into one that exists the files move one by one,
-    replacing those of the same names; others stay.
+    replacing those of the same names; others stay. All have the umask's mode.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}-"
@@ -57,6 +57,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         new = Path(scratch) / "new"
         new.mkdir()
         yield new
+        probe = Path(scratch) / "probe"
+        probe.touch()
+        for file in filter(Path.is_file, new.rglob("*")):
+            # Libraries write some for their owner alone.
+            file.chmod(probe.stat().st_mode)
         if not folder.exists():
             new.rename(folder)
             return

@@ -165,7 +165,6 @@ def test_transform__colour_is_zoe_depths():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crop": (30, 42)}, "augment crop .* multiples of 14"),
         ({"rotate_deg": 90}, "rotate_deg 90"),
         ({"brightness": (1.2, 0.8)}, "brightness"),
     ],
@@ -173,3 +172,12 @@ def test_transform__colour_is_zoe_depths():
 def test_augment__wrong_options_are_named(options, message):
     with pytest.raises(DataError, match=message):
         Augment(**options)
+
+
+@pytest.mark.parametrize("name", ["image_size", "augment crop"])
+def test_setup__sizes_are_whole_patches_of_the_network(name):
+    wrong = {"augment": Augment(crop=(30, 42))}
+    if name == "image_size":
+        wrong = {"image_size": (30, 42)}
+    with pytest.raises(DataError, match=f"{name} .* multiples of 14"):
+        SyntheticDataModule(**wrong).setup("fit")

@@ -142,8 +142,9 @@ def _size_of_ours(config: Mapping[str, Any], folder: Path) -> InputSize | None:
     # Exports up to November 2026 have it in the processor's file alone.
     if not (folder / PREPROCESSOR_FILE).is_file():
         return None
-    size = read_json(folder / PREPROCESSOR_FILE, NetworkError)["size"]
-    return size["height"], size["width"]
+    processor = read_json(folder / PREPROCESSOR_FILE, NetworkError)
+    rows, cols = processor["size"]["height"], processor["size"]["width"]
+    return rows if rows == cols and processor["keep_aspect_ratio"] else (rows, cols)
 
 
 def _from_name(found: re.Match[str]) -> Identity:

@@ -131,10 +131,13 @@ def test_export__merged_folder_predicts_the_same(ckpt, tmp_path):
     [
         (["{tmp}/nowhere", "--model", "{ckpt}"], "nowhere does not exist"),
         (["{tmp}", "--model", "{ckpt}"], "no images in"),
-        (["{tmp}", "--model", "{tmp}/no.ckpt"], "there is no such checkpoint"),
+        (["{tmp}", "--model", "{tmp}/no.ckpt"], "there is no such file"),
         (["--model", "{ckpt}"], "no photographs given"),
-        (["{tmp}"], "required: model"),
-        (["{tmp}", "--model", "{ckpt}", "--batch-size", "x"], "batch_size"),
+        (["{tmp}"], "required: --model"),
+        (
+            ["{tmp}", "--model", "{ckpt}", "--batch-size", "x"],
+            "--batch-size: invalid int value",
+        ),
     ],
 )
 def test_mistake__is_one_clear_line(ckpt, tmp_path, capsys, args, message):

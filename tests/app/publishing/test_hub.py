@@ -192,11 +192,13 @@ def test_push__a_failure_is_one_line_and_nothing_is_called_done(
 
 
 def test_load__from_a_hub_that_is_down_or_into_a_read_only_cache(hub, tmp_path, run):
+    (tmp_path / "photo.png").write_bytes(_png())
     done = run("photo.png", "--model", "me/none")
     assert done.returncode != 0
     assert "could not be had from the Hub" in done.stderr
     (tmp_path / "cache").write_text("in the way")
     hub.repos["me/none"] = {"model.safetensors": b"x"}
+    (tmp_path / "photo.png").write_bytes(_png())
     done = run("photo.png", "--model", "me/none")
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")

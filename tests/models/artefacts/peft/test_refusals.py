@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from datamodules.errors import DataError
 from models.adapters import (
     AdapterError,
     Lava,
@@ -16,7 +17,7 @@ from models.adapters import (
     adapt,
     adapters,
 )
-from models.artefacts.peft import folder as peft_folder
+from models.artefacts import files
 from models.artefacts.peft.adapters import load_peft, save_peft
 from models.networks import DepthNetwork, NetworkSpec
 from tests.models.artefacts.peft.cases import (
@@ -113,8 +114,8 @@ def test_save_peft__a_failure_leaves_the_old_folder(adapted, tmp_path, monkeypat
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(peft_folder, "save_file", interrupted)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(files, "save_file", interrupted)
+    with pytest.raises(DataError, match="No space left"):
         save_peft(network, config, tmp_path, "second")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -155,14 +156,14 @@ def edited(**changes):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (drop, r"2 of its.*missing head\.conv1\.lora_A\.weight; missing head\.conv3"),
+        (drop, r"missing head\.conv1\.lora_A\.weight, head\.conv3"),
         (add, r"unexpected head\.extra"),
         (transpose, r"mlp\.fc1\.lora_A\.weight is \(128, 4\) instead of \(4, 128\)"),
         (edited(r=5), r"lora_A\.weight is .* instead of \(5, "),
         (edited(use_dora=True), r"missing .*lora_magnitude_vector"),
         (
             edited(target_modules=["fc1"]),
-            r"118 of its.*unexpected backbone.*k_proj\.lora_A",
+            r"unexpected backbone.*k_proj\.lora_A.* and 110 more",
         ),
         (edited(modules_to_save=None), r"unexpected head\.conv3\.bias"),
         (edited(peft_type="LOHA"), "peft_type is LOHA, not LORA; merge it with PEFT"),
@@ -172,7 +173,7 @@ def edited(**changes):
         (edited(from_the_future=True), "from_the_future True goes beyond"),
         (pickle, "no adapter_config.json with adapter_model.safetensors.*any code"),
         (lambda folder: (folder / CONFIG).unlink(), "no adapter_config.json with"),
-        (lambda folder: (folder / CONFIG).write_text("{"), "cannot be read"),
+        (lambda folder: (folder / CONFIG).write_text("{"), "is not valid JSON"),
         (cut_off, "cannot be read"),
     ],
 )
