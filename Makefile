@@ -1,4 +1,4 @@
-.PHONY: check format test
+.PHONY: check format minimum slow test
 
 check:
 	ruff format --check .
@@ -12,3 +12,15 @@ format:
 
 test:
 	pytest
+
+# What takes minutes: each has a short form in the suite.
+slow:
+	pytest -m slow
+
+# The suite with the oldest versions that pyproject.toml allows, in an environment of its
+# own; needs uv (pip install uv).
+minimum:
+	uv venv --clear .venv-minimum
+	uv pip install --python .venv-minimum --resolution lowest-direct \
+		--only-binary :all: --no-binary lava-depth -e ".[test]"
+	.venv-minimum/bin/python -m pytest

@@ -1,5 +1,6 @@
 """Tiny random networks and generated files with known answers."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,13 @@ import torch
 
 from models.artefacts.merged import save_network
 from models.networks import DepthNetwork, NetworkSpec
+
+REAL_DATA = Path(os.environ.get("LAVA_REAL_DATA", "unset"))
+"""Real frames and official lists for those who have them: a folder with `index.json`
+(id, rgb, depth, depth_scale) and `splits/`."""
+needs_real_data = pytest.mark.skipif(
+    not REAL_DATA.is_dir(), reason="LAVA_REAL_DATA names no folder of real frames"
+)
 
 
 def pytest_configure(config):

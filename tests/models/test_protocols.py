@@ -5,7 +5,6 @@ ZoeDepth, BTS and Depth Anything V2 do (`datamodules/protocols.py` says which).
 """
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,15 +21,11 @@ from models import DepthAnythingModule
 from models.artefacts.merged import save_network
 from models.depth_module import OptionError, Scoring
 from models.metrics import METRICS
-from tests.conftest import random_tiny
+from tests.conftest import REAL_DATA, needs_real_data, random_tiny
 from tests.models.published import by_hand
 
 SIZE = (28, 42)
-SHARED = Path(__file__).parents[3] / "shared/data"
 PROTOCOLS = {"nyu_eigen": NYU_EIGEN, "full": full(10.0), **KITTI}
-needs_frames = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the real frames of ../shared/data are not here"
-)
 
 
 class InMemory(Frames):
@@ -74,10 +69,10 @@ def random_frames(name):
 def real_frames(name):
     wanted = ("kitti_",) if "kitti" in name else ("nyu_metric3d",)
     frames = []
-    for entry in json.loads((SHARED / "index.json").read_text()):
+    for entry in json.loads((REAL_DATA / "index.json").read_text()):
         if entry["id"].startswith(wanted):
-            image = cv2.imread(str(SHARED / entry["rgb"]))[..., ::-1]
-            stored = cv2.imread(str(SHARED / entry["depth"]), cv2.IMREAD_UNCHANGED)
+            image = cv2.imread(str(REAL_DATA / entry["rgb"]))[..., ::-1]
+            stored = cv2.imread(str(REAL_DATA / entry["depth"]), cv2.IMREAD_UNCHANGED)
             depth = stored.astype(np.float32) / entry["depth_scale"]
             frames.append(Frame(np.ascontiguousarray(image), depth, entry["id"]))
     return frames
@@ -166,7 +161,7 @@ def expected(learner, name, frames, predict=None):
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize(
-    "frames_of", [random_frames, pytest.param(real_frames, marks=needs_frames)]
+    "frames_of", [random_frames, pytest.param(real_frames, marks=needs_real_data)]
 )
 def test_score__equals_the_plain_evaluator(tiny_weights, name, frames_of):
     frames = frames_of(name)

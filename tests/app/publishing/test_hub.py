@@ -4,9 +4,11 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import constants
+from lightning.pytorch.utilities import rank_zero_only
 
 from app.prediction.command import main
 from app.publishing.hub import Publication, check, licence_of, recorded_results
@@ -130,7 +132,6 @@ def test_push__card_and_files_in_one_commit_and_back(hub, tmp_path, run, model):
 
 def _png() -> bytes:
     import cv2
-    import numpy as np
 
     pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
     return cv2.imencode(".png", pixels)[1].tobytes()
@@ -251,3 +252,40 @@ def test_results__are_of_this_checkpoint_alone(tmp_path):
     assert found["checkpoint"] == "best.ckpt"
     assert len(recorded_results(str(tmp_path))) == 2
     assert recorded_results("owner/name") == []
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "adapter",
+        "peft",
+        pytest.param("onnx", marks=slow),
+        pytest.param("transformers", marks=slow),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_push__every_form_is_opened_from_the_hub(hub, tmp_path, run, model, form):
+    done = run(*given(model), "--export-format", form, "--size", "196x196")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "photo.png").write_bytes(_png())
+    options = ["photo.png", "--formats", "npy", "--size", "196x196"]
+    for name, out in ((f"{NAME}@main", "theirs"), (model, "ours")):
+        done = run(*options, "--model", name, "--output", out)
+        assert done.returncode == 0, done.stderr
+    ours, theirs = (
+        np.load(tmp_path / out / "photo.png.depth.npy") for out in ("ours", "theirs")
+    )
+    np.testing.assert_allclose(theirs, ours, rtol=1e-3)
+
+
+def test_push__of_two_processes_happens_once(hub, run, model, monkeypatch):
+    """The second process of a launch sees its rank before anything else."""
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    done = run(*given(model))
+    assert done.returncode == 0, done.stderr
+    assert hub.seen == []
+    assert "published" not in done.stdout

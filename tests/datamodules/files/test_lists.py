@@ -1,14 +1,10 @@
-from pathlib import Path
-
 import pytest
 
 from datamodules.files.hdf5 import read_split
 from datamodules.files.lists import ListLine, read_list
+from tests.conftest import REAL_DATA, needs_real_data
 
-SPLITS = Path(__file__).parents[4] / "shared/data/splits"
-official = pytest.mark.skipif(
-    not SPLITS.is_dir(), reason="the official lists of ../shared/data are not here"
-)
+SPLITS = REAL_DATA / "splits"
 
 
 def test_read_list__three_or_five_columns_none_and_a_leading_slash(tmp_path):
@@ -20,7 +16,7 @@ def test_read_list__three_or_five_columns_none_and_a_leading_slash(tmp_path):
     ]
 
 
-@official
+@needs_real_data
 @pytest.mark.parametrize(
     ("name", "lines", "with_depth"),
     [
@@ -36,7 +32,7 @@ def test_read_list__official_counts(name, lines, with_depth):
     assert sum(line.depth is not None for line in found) == with_depth
 
 
-@official
+@needs_real_data
 def test_read_split__official_counts():
     train, test = (
         read_split(SPLITS / "nyu_splits.mat", f"{s}Ndxs") for s in ("train", "test")
