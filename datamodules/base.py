@@ -4,7 +4,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader
 
 from datamodules.batch import DepthItem, Frames, ImageInput
@@ -14,6 +13,7 @@ from datamodules.loading import (
     EvalDataset,
     OnError,
     ResumableLoader,
+    ShareSampler,
     TrainDataset,
     collate,
 )
@@ -98,6 +98,13 @@ class DepthDataModule(LightningDataModule):
         for split, frames in self._frames.items():
             if len(frames) == 0:
                 raise DataError(f"the {split} split has no frames")
+            processes, _ = self._replicas()
+            if len(frames) < processes:
+                # A process without any would not join the others' sums of scores.
+                raise DataError(
+                    f"the {split} split has {len(frames)} frames for {processes} "
+                    "processes; use fewer devices, or hold out more frames"
+                )
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled batches; the last incomplete one is dropped if there is another."""
@@ -146,9 +153,7 @@ class DepthDataModule(LightningDataModule):
 
     def _eval_loader(self, split: Split) -> DataLoader[DepthItem]:
         frames = self._frames[split]
-        # Lightning's own choice pads the shards to equal length with repeated
-        # frames, which would count twice in the metrics.
-        sampler = UnrepeatedDistributedSampler(frames, *self._replicas(), shuffle=False)
+        sampler = ShareSampler(len(frames), *self._replicas())
         protocol = self.protocol
         transform = EvalTransform(self.image_size, protocol, self.image_input)
         # Inputs in the frames' own shapes do not stack.

@@ -10,6 +10,7 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     DistributedSampler,
+    Sampler,
 )
 
 from datamodules.batch import DepthBatch, DepthItem, Frame, Frames
@@ -99,6 +100,23 @@ class EpochSampler(DistributedSampler[Frame]):
         skip, self.skip = self.skip, 0
         indices = cast(Iterator[int], super().__iter__())
         return ((self.epoch, index) for index in itertools.islice(indices, skip, None))
+
+
+class ShareSampler(Sampler[int]):
+    """Every frame once, in order, each process its share.
+
+    Lightning's own choice pads the shares to equal length with repeated frames, which
+    would count twice in the metrics.
+    """
+
+    def __init__(self, frames: int, replicas: int, rank: int) -> None:
+        self.share = range(rank, frames, replicas)
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.share)
 
 
 class ResumableLoader(DataLoader[DepthItem]):

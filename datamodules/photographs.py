@@ -130,7 +130,8 @@ class ShapeBatches(Sampler[list[int]]):
 
     Args:
         shapes: Input (rows, cols) of each picture.
-        batch_size: At most; fewer where pictures are larger than `pixels`.
+        batch_size: At most; fewer where pictures are larger than `pixels`, or where
+            some processes would have no picture.
         pixels: Budget of input pixels in a batch.
         replicas: Number of processes.
         rank: This one.
@@ -144,6 +145,7 @@ class ShapeBatches(Sampler[list[int]]):
         replicas: int,
         rank: int,
     ) -> None:
+        batch_size = min(batch_size, -(-len(shapes) // replicas))
         groups: dict[tuple[int, int], list[int]] = {}
         for index, shape in enumerate(shapes):
             groups.setdefault(shape, []).append(index)

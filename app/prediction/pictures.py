@@ -42,6 +42,8 @@ class Pictures(LightningDataModule):
         image_input: ImageInput,
     ) -> None:
         super().__init__()
+        # There may be fewer pictures than processes.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.pictures, self.shapes = pictures, shapes
         self.prediction, self.image_input = prediction, image_input
 
