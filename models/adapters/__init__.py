@@ -2,15 +2,13 @@
 
 from models.adapters.base import AdapterConfig, AdapterError
 from models.adapters.combine import increments, weighted
+from models.adapters.folding import Merged, merge, unmerge
 from models.adapters.inject import (
-    Merged,
     adapt,
     adapted_layers,
     adapters,
     disabled,
     is_never_trained,
-    merge,
-    unmerge,
 )
 from models.adapters.methods.dora import DoRA
 from models.adapters.methods.lava import Lava
@@ -19,6 +17,7 @@ from models.adapters.methods.svdiff import SVDiff
 from models.adapters.methods.train_fully import TrainFully
 from models.adapters.methods.tucker import Tucker
 from models.adapters.penalty import orthogonality
+from models.adapters.reach import unreached
 
 __all__ = [
     "AdapterConfig",
@@ -39,5 +38,6 @@ __all__ = [
     "merge",
     "orthogonality",
     "unmerge",
+    "unreached",
     "weighted",
 ]

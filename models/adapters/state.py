@@ -18,6 +18,7 @@ from models.adapters.methods.lora import LoRA
 from models.adapters.methods.svdiff import SVDiff
 from models.adapters.methods.train_fully import TrainFully
 from models.adapters.methods.tucker import Tucker
+from models.adapters.trained import trained_tensors
 
 DESCRIPTION_FILE = "adapter.json"
 TENSORS_FILE = "adapter.safetensors"
@@ -30,15 +31,14 @@ METHODS: dict[str, type[AdapterConfig]] = {
 def adapter_names(network: nn.Module, also: Iterable[str] = ()) -> list[str]:
     """State-dict keys that make an adapter: its own tensors and all that is trained.
 
+    A tensor that is known under several names has the first of them.
+
     Args:
         network: With adapters in place.
         also: More keys to count in, such as layers that were new when training began.
     """
-    wanted = {name for name, p in network.named_parameters() if p.requires_grad}
-    wanted |= set(also)
-    return [
-        name for name in network.state_dict() if name in wanted or ".adapter." in name
-    ]
+    wanted = trained_tensors(network).keys() | set(also)
+    return [name for name in network.state_dict() if name in wanted]
 
 
 def load_tensors(

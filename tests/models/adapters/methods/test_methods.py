@@ -20,7 +20,7 @@ def test_dora__equals_its_formula():
     network = nn.Sequential(nn.Conv2d(4, 6, 3))
     adapt(network, DoRA(rank=3, alpha=6, targets=["0"], train_fully=[]))
     perturb(network, 1.0)
-    a, weight = network[0].adapter, network[0].weight
+    a, weight = network[0].adapter, network[0].base_weight
     v = weight + 2.0 * torch.einsum("or,rihw->oihw", a.up, a.down)
     expected = (
         a.magnitude.view(-1, 1, 1, 1) * v / v.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -44,7 +44,7 @@ def test_svdiff__equals_its_formula():
     network = nn.Sequential(nn.Conv2d(4, 6, 3))
     adapt(network, SVDiff(targets=["0"], train_fully=[]))
     perturb(network, 1.0)
-    a, weight = network[0].adapter, network[0].weight.detach()
+    a, weight = network[0].adapter, network[0].base_weight.detach()
     left, sigma, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
     expected = left @ torch.diag(torch.relu(sigma + a.shift)) @ right
     torch.testing.assert_close(a.weight(weight), expected.view_as(weight))
