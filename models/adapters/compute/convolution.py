@@ -156,8 +156,7 @@ class _Conv(torch.autograd.Function):
         product = y if ctx.needs_input_grad[6] else None
         if gain is not None:
             shift = None if bias_ is None else _channels(bias_, y)
-            kept = product is not None
-            y = scale_and_shift(y, _channels(gain, y), shift, kept=kept)
+            y = scale_and_shift(y, _channels(gain, y), shift)
         ctx.geometry, ctx.hybrid = geometry, hybrid
         ctx.save_for_backward(x, weight, into, kernel, up, gain, thin, product)
         return y

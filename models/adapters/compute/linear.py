@@ -98,7 +98,7 @@ class _Linear(torch.autograd.Function):
             y = _add_product(F.linear(x, w, first), thin, up.mT)
         product = y if ctx.needs_input_grad[5] else None
         if gain is not None:
-            y = scale_and_shift(y, gain, bias_, kept=product is not None)
+            y = scale_and_shift(y, gain, bias_)
         ctx.hybrid = hybrid
         ctx.save_for_backward(x, weight, down, up, gain, thin, product)
         return y
@@ -169,14 +169,9 @@ def _add_product(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return y.addmm_(a, b)
 
 
-def scale_and_shift(
-    y: Tensor, gain: Tensor, shift: Tensor | None, *, kept: bool
-) -> Tensor:
-    """gain * y + shift; in place if y need not be kept, outside a compiled graph."""
-    if kept or torch.compiler.is_compiling():
-        return y * gain if shift is None else torch.addcmul(shift, y, gain)
-    y.mul_(gain)
-    return y if shift is None else y.add_(shift)
+def scale_and_shift(y: Tensor, gain: Tensor, shift: Tensor | None) -> Tensor:
+    """gain * y + shift, a new tensor: y may be kept for backward."""
+    return y * gain if shift is None else torch.addcmul(shift, y, gain)
 
 
 def transformed() -> bool:
