@@ -166,8 +166,12 @@ def _by_first_name(
     owners = Owners(network)
     chosen: dict[str, str] = {}
     for name in names:
-        sharing = owners.sharing(modules[name], "weight")
-        layer = sharing[0][0] if sharing else modules[name]
+        layers = (
+            module
+            for module, _ in owners.sharing(modules[name], "weight")
+            if adapted_class(type(module)) is not None
+        )
+        layer = next(layers, modules[name])
         first = owners.names[layer][0]
         own = any(re.search(pattern, name) for pattern in config.patterns())
         if first not in chosen or own:
