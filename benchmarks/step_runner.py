@@ -148,7 +148,7 @@ def check(name: str, runner: Runner) -> None:
 
     def reference() -> list[Tensor]:
         weights = {
-            f"{layer_name}.weight": layer.adapter.weight(layer.weight)
+            f"{layer_name}.weight": layer.weight
             for layer_name, layer in adapted_layers(runner.network)
         }
         y = torch.func.functional_call(case.network, weights, (case.x,))

@@ -42,9 +42,8 @@ def increments(
             if not is_layer or not re.search(pattern, name):
                 continue
             before = base[f"{name}.weight"].double()
-            now = module.get_parameter("weight")
-            if name in adapted:
-                now = adapted[name].adapter.weight(now)
+            now = module.weight  # the adapted one, where there is an adapter
+            assert isinstance(now, Tensor)
             delta = now.double() - before
             change += delta.square().sum().item()
             whole += before.square().sum().item()

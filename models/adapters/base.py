@@ -36,6 +36,8 @@ class WeightShape:
     groups: int = 1
     chunks: Chunks = "qkv"
     """Which thirds of a fused query-key-value projection have an increment."""
+    kept_row: int | None = None
+    """Entry of axis 0 that has no increment: an embedding's `padding_idx`."""
 
     @property
     def out_full(self) -> int:
@@ -119,6 +121,15 @@ class Adapter(nn.Module):
         self.shape = shape
         self.enabled = True
         """False: the layer computes as its base (`disabled`)."""
+        self.reached = False
+        """Whether a forward has come by yet (`unreached`)."""
+
+    def acts(self) -> bool:
+        """Whether the increment counts; asked wherever the weight is used."""
+        # Not a compiled graph's business: it may not have side effects.
+        if not torch.compiler.is_compiling():
+            self.reached = True
+        return self.enabled
 
     def bottleneck(self) -> Bottleneck | None:
         """The increment as a product of two thin tensors; None if it is not thin."""
@@ -141,11 +152,23 @@ class Adapter(nn.Module):
         wide = torch.promote_types(weight.dtype, torch.float32)
         adapted = weight.to(wide) + self.delta().to(wide)
         gain = self.gain(weight)
-        if gain is None:
+        if gain is not None:
+            axes = [1] * weight.ndim
+            axes[self.shape.out_axis] = -1
+            adapted = adapted * gain.to(wide).view(axes)
+        if self.shape.kept_row is None:
             return adapted
-        axes = [1] * weight.ndim
-        axes[self.shape.out_axis] = -1
-        return adapted * gain.to(wide).view(axes)
+        rows = torch.arange(len(weight), device=weight.device)
+        kept = (rows == self.shape.kept_row).view(-1, *[1] * (weight.ndim - 1))
+        return torch.where(kept, weight.to(wide), adapted)
+
+    def rebase(self, weight: Tensor, *, loading: bool) -> None:
+        """The base weight was replaced by another one; begin again if that matters.
+
+        Args:
+            weight: The new one.
+            loading: Whether the adapter's own tensors are about to be loaded, too.
+        """
 
     def orthogonal_factors(self, mode: Orthogonal) -> list[Tensor]:
         """Matrices (dim, r) whose columns the penalty `mode` keeps orthonormal."""
@@ -212,6 +235,11 @@ class AdapterConfig(ABC):
     def patterns(self) -> tuple[str, ...]:
         """Patterns of per-layer options, each of which must match a target."""
         return ()
+
+    @property
+    def starts_from_weight(self) -> bool:
+        """Whether the base's values decide the start, so that zeros have none."""
+        return False
 
     @property
     def dropout_p(self) -> float:

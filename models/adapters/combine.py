@@ -11,6 +11,7 @@ from models.adapters.base import AdapterError, Bottleneck
 from models.adapters.inject import adapt, adapted_layers, adapters
 from models.adapters.layers import shape_of
 from models.adapters.methods.lora import LoRA
+from models.adapters.trained import adapters_own, trained_tensors
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Increments:
     layers: Mapping[str, Bottleneck]
     """Layer name to the increment of its weight."""
     whole: Mapping[str, Tensor]
-    """Parameter name to the value of what was trained in full."""
+    """State-dict name to the value of what was trained in full, and of statistics."""
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def increments(network: nn.Module) -> Increments:
     layers: dict[str, Bottleneck] = {}
     for name, layer in adapted_layers(network):
         thin = layer.adapter.bottleneck()
-        if thin is None or layer.adapter.gain(layer.weight) is not None:
+        if thin is None or layer.adapter.gain(layer.base_weight) is not None:
             raise AdapterError(
                 f"{name} has a {type(layer.adapter).__name__}, which is not a sum of "
                 "thin products; merge the networks and average their weights instead"
@@ -43,10 +44,11 @@ def increments(network: nn.Module) -> Increments:
         layers[name] = Bottleneck(down, up, thin.scale)
     if len(layers) != sum(1 for _ in adapters(network)):
         raise AdapterError("adapted bare parameters cannot be combined; merge them")
+    own = adapters_own(network)
     whole = {
-        name: parameter.detach().clone()
-        for name, parameter in network.named_parameters()
-        if parameter.requires_grad and ".adapter." not in name
+        name: tensor.detach().clone()
+        for name, tensor in trained_tensors(network).items()
+        if id(tensor) not in own
     }
     return Increments(layers, whole)
 
@@ -57,7 +59,8 @@ def weighted(network: nn.Module, parts: Sequence[tuple[Increments, float]]) -> L
 
     dW = sum_k w_k dW_k exactly: the thin factors of all parts stand side by side.
     Adding `up` to `up` and `down` to `down`, as PEFT's "linear" does, is another
-    thing. Layers that a part trained in full move by w_k of their way from the base.
+    thing. Layers that a part trained in full move by w_k of their way from the base,
+    and so do running statistics; those layers count as trained in full again.
 
     Args:
         network: The base, without adapters.
@@ -80,13 +83,19 @@ def weighted(network: nn.Module, parts: Sequence[tuple[Increments, float]]) -> L
         down = torch.cat([thin.down for thin, _ in found])
         up = torch.cat([w * thin.scale * thin.up for thin, w in found], dim=1)
         factors[name] = _at_most_full_rank(down, up, shape_of(modules[name]).max_rank)
-    base = {name: value.clone() for name, value in network.named_parameters()}
+    plain = network.state_dict(keep_vars=True)
+    moved = {
+        name: _moved(name, plain[name].detach(), parts)
+        for name in dict.fromkeys(name for part, _ in parts for name in part.whole)
+    }
+    # Statistics of frozen layers move, too, but that does not make them trained.
+    whole = {n.rpartition(".")[0] for n in moved if isinstance(plain[n], nn.Parameter)}
 
     exact = {name: f"^{re.escape(name)}$" for name in names}
     config = LoRA(
         rank=1,
         targets=list(exact.values()),
-        train_fully=(),
+        train_fully=[f"^{re.escape(name)}$" for name in sorted(whole)],
         rank_pattern={exact[name]: len(down) for name, (down, _) in factors.items()},
     )
     # alpha null means alpha = rank: the factors carry the whole scale.
@@ -95,11 +104,22 @@ def weighted(network: nn.Module, parts: Sequence[tuple[Increments, float]]) -> L
         down, up = factors[name]
         layer.adapter.get_parameter("down").copy_(down)
         layer.adapter.get_parameter("up").copy_(up)
-    for name, parameter in network.named_parameters():
-        for part, w in parts:
-            if name in part.whole:
-                parameter.add_(part.whole[name].to(parameter) - base[name], alpha=w)
+    state = network.state_dict(keep_vars=True)
+    for name, value in moved.items():
+        state[name].copy_(value)
     return config
+
+
+def _moved(
+    name: str, base: Tensor, parts: Sequence[tuple[Increments, float]]
+) -> Tensor:
+    """base + sum_k w_k (value_k - base), whole numbers rounded."""
+    wide = torch.promote_types(base.dtype, torch.float32)
+    moved = base.to(wide, copy=True)
+    for part, w in parts:
+        if name in part.whole:
+            moved += w * (part.whole[name].to(moved) - base)
+    return moved if base.is_floating_point() else moved.round()
 
 
 def _at_most_full_rank(

@@ -1,24 +1,25 @@
-"""Put adapters into a network, switch them off, fold them in, take that back."""
+"""Put adapters into a network, find them there, switch them off."""
 
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
-from models.adapters.base import Adapter, AdapterConfig, AdapterError
-from models.adapters.layers import (
-    ADAPTED,
-    AdaptedLayer,
-    AdaptedParameter,
-    attach,
+from models.adapters.adapted import AdaptedLayer
+from models.adapters.attach import (
+    Owners,
     attach_parameter,
-    detach,
-    put,
+    plan,
+    plan_parameter,
+    resembles_layer,
 )
+from models.adapters.base import Adapter, AdapterConfig, AdapterError
+from models.adapters.folding import remove
+from models.adapters.layers import adapted_class
+from models.adapters.reach import watch
+from models.adapters.trained import as_before, remember
 
 
 def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
@@ -26,10 +27,13 @@ def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
 
     A network may suggest what to adapt by three attributes, each a sequence of
     regular expressions: `adapter_targets`, `fully_trained`, and `never_trained` for
-    parameters that its `forward` does not read.
+    parameters that its `forward` does not read. Layers with one weight, tied or the
+    same layer under two names, get one adapter, called by the first name; a pattern may
+    match any. After the first training forward a warning names the adapters that it did
+    not come by.
 
     Args:
-        network: Any module; `ADAPTED` lists the layers that can be targets.
+        network: Any module; `layers.ADAPTED` lists the layers that can be targets.
         config: The method and its options.
 
     Returns:
@@ -37,7 +41,8 @@ def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
 
     Raises:
         AdapterError: If the network has adapters already, a pattern matches nothing,
-            or the options do not fit a layer. The network is unchanged then.
+            the options do not fit a layer, or a layer cannot be adapted. The network is
+            unchanged then, as after every other exception.
     """
     if any(True for _ in adapters(network)):
         raise AdapterError("the network has adapters already; merge them first")
@@ -58,45 +63,120 @@ def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
             "be trained; name some layers"
         )
 
-    modules = dict(network.named_modules())
-    usable = [name for name in modules if name and not is_never_trained(network, name)]
-    layers = [name for name in usable if type(modules[name]) in ADAPTED]
-    bare = [
-        name
-        for name, _ in network.named_parameters()
-        if name.rpartition(".")[0] not in layers and not is_never_trained(network, name)
+    found = _find(network, config, targets or (), train_fully)
+    owners = Owners(network)
+    plans = [
+        plan(name, found.modules[name], config.for_layer(by), owners)
+        for name, by in found.layers.items()
     ]
-    names = _matching(layers, targets or (), "targets")
-    parameters = _matching(bare, config.parameters, "parameters")
-    whole = _matching(usable, train_fully, "train_fully")
-    _matching([*names, *parameters], config.patterns(), "rank_pattern or alpha_pattern")
-    for name in names:
-        inside = [outer for outer in whole if f"{name}.".startswith(f"{outer}.")]
-        if inside:
-            raise AdapterError(
-                f"{name} is in targets and, with {inside[0]}, in train_fully; a layer "
-                "is adapted or trained in full, not both"
-            )
-    for name in names:
-        _refuse_bypass(name, modules)
+    steps = {
+        name: plan_parameter(name, owner, config.for_layer(name), owners)
+        for name, owner in found.parameters.items()
+    }
     try:
-        for name in names:
-            attach(name, modules[name], config)
-        for name in parameters:
-            attach_parameter(name, modules[name.rpartition(".")[0]], config)
-    except AdapterError:
+        for each in plans:
+            each.carry_out()
+        for name, step in steps.items():
+            attach_parameter(found.parameters[name], name.rpartition(".")[2], step)
+    except BaseException:
         remove(network)
         raise
 
     network.requires_grad_(False)
     for _, adapter in adapters(network):
         adapter.requires_grad_(True)
-    for name in whole:
-        modules[name].requires_grad_(True)
+    for name in found.whole:
+        remember(found.modules[name])
+        found.modules[name].requires_grad_(True)
     for name, parameter in network.named_parameters():
         if is_never_trained(network, name):
             parameter.requires_grad_(False)
-    return (*names, *parameters)
+    if plans or steps:
+        watch(network)
+    return (*found.layers, *steps)
+
+
+class Found(NamedTuple):
+    """What the patterns of a configuration match in a network."""
+
+    modules: dict[str, nn.Module]
+    """All modules by all their names."""
+    layers: dict[str, str]
+    """First name of each layer to adapt, to the name that it was asked for by."""
+    parameters: dict[str, nn.Module]
+    """Name of each bare parameter to adapt, to the module that holds it."""
+    whole: list[str]
+    """Modules to train in full."""
+
+
+def _find(
+    network: nn.Module,
+    config: AdapterConfig,
+    targets: Sequence[str],
+    train_fully: Sequence[str],
+) -> Found:
+    """Match the patterns, and refuse what contradicts itself or cannot be a target."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    usable = [name for name in modules if name and not is_never_trained(network, name)]
+    layers = [n for n in usable if adapted_class(type(modules[n])) is not None]
+    bare = [
+        name
+        for name, _ in network.named_parameters()
+        if name.rpartition(".")[0] not in layers and not is_never_trained(network, name)
+    ]
+    strange = [n for n in usable if resembles_layer(modules[n]) and n not in layers]
+    names = _matching([*layers, *strange], targets, "targets")
+    for name in names:
+        if name in strange:
+            raise AdapterError(
+                f"{name} is a {type(modules[name]).__name__}, a quantised layer or "
+                "another kind that cannot be adapted; leave it out of targets"
+            )
+    parameters = _matching(bare, config.parameters, "parameters")
+    whole = _matching(usable, train_fully, "train_fully")
+    _matching([*names, *parameters], config.patterns(), "rank_pattern or alpha_pattern")
+
+    trained = {
+        id(parameter): name
+        for name in whole
+        for parameter in modules[name].parameters()
+    }
+    for name in names:
+        weight = modules[name]._parameters.get("weight")
+        if id(weight) in trained or any(
+            f"{name}.".startswith(f"{outer}.") for outer in whole
+        ):
+            raise AdapterError(
+                f"{name} is in targets and, with {trained.get(id(weight), name)}, in "
+                "train_fully; a layer is adapted or trained in full, not both"
+            )
+    owners = {name: modules[name.rpartition(".")[0]] for name in parameters}
+    return Found(
+        modules, _by_first_name(network, modules, names, config), owners, whole
+    )
+
+
+def _by_first_name(
+    network: nn.Module,
+    modules: dict[str, nn.Module],
+    names: list[str],
+    config: AdapterConfig,
+) -> dict[str, str]:
+    """One name for each weight, its first in the network, to the name asked for."""
+    owners = Owners(network)
+    chosen: dict[str, str] = {}
+    for name in names:
+        layers = (
+            module
+            for module, _ in owners.sharing(modules[name], "weight")
+            if adapted_class(type(module)) is not None
+        )
+        layer = next(layers, modules[name])
+        first = owners.names[layer][0]
+        own = any(re.search(pattern, name) for pattern in config.patterns())
+        if first not in chosen or own:
+            chosen[first] = name
+    return chosen
 
 
 def is_never_trained(network: nn.Module, name: str) -> bool:
@@ -105,79 +185,32 @@ def is_never_trained(network: nn.Module, name: str) -> bool:
     return any(re.search(pattern, name) for pattern in patterns)
 
 
-@dataclass(frozen=True)
-class Merged:
-    """What merging replaced, to take it back; drop it to free the memory."""
-
-    bases: dict[str, tuple[nn.Parameter, Adapter, float]]
-    """Layer name to its base weight, its adapter and its dropout."""
-    rounding: float
-    """Largest |stored - exact| / |dW| (Frobenius) that the weights' dtype cost."""
-
-
-@torch.no_grad()
-def merge(network: nn.Module) -> Merged:
-    """Fold every adapter into its weight, in place; plain layers remain.
-
-    The sum is formed in float32, or in the weight's own dtype if that is wider, and
-    rounded to it once. In bfloat16 an increment of 1e-3 of the weight's size is lost
-    by 80 %: `rounding` says by how much here.
-
-    Returns:
-        The pristine base weights and the adapters, for `unmerge`.
-    """
-    bases: dict[str, tuple[nn.Parameter, Adapter, float]] = {}
-    rounding = 0.0
-    for name, layer in list(adapted_layers(network)):
-        base, adapter = layer.get_parameter("weight"), layer.adapter
-        exact = adapter.weight(base)
-        stored = exact.to(base.dtype)
-        change = (exact - base).norm()
-        if change > 0:
-            lost = (stored.to(exact.dtype) - exact).norm() / change
-            rounding = max(rounding, lost.item())
-        bases[name] = (base, adapter, layer.dropout_p)
-        detach(layer)
-        layer.weight = nn.Parameter(stored, requires_grad=base.requires_grad)
-    _free_parameters(network, merged=True)
-    return Merged(bases, rounding)
-
-
-def unmerge(network: nn.Module, merged: Merged) -> None:
-    """Undo `merge`: the very base weights and adapters are put back, bit by bit.
-
-    Bare parameters stay merged.
-    """
-    for name, (base, adapter, dropout_p) in merged.bases.items():
-        layer = network.get_submodule(name)
-        layer.weight = base
-        put(layer, adapter, dropout_p)
-
-
-def remove(network: nn.Module) -> None:
-    """Take every adapter off without merging it, in place."""
-    for _, layer in list(adapted_layers(network)):
-        detach(layer)
-    _free_parameters(network, merged=False)
-
-
 @contextmanager
 def disabled(network: nn.Module) -> Iterator[None]:
-    """Within the block the network computes as its base."""
+    """Within the block the network computes as its base.
+
+    Adapters are switched off, and layers trained in full have the values from before.
+
+    Raises:
+        AdapterError: If a layer trained in full was sharded or replaced since.
+    """
     before = [(adapter, adapter.enabled) for _, adapter in adapters(network)]
     try:
         for adapter, _ in before:
             adapter.enabled = False
-        yield
+        with as_before(network):
+            yield
     finally:
         for adapter, enabled in before:
             adapter.enabled = enabled
 
 
 def adapted_layers(network: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
-    """Names and layers that carry an adapter."""
+    """Names and layers that carry an adapter; of tied layers the first."""
+    seen: set[Adapter] = set()
     for name, module in network.named_modules():
-        if isinstance(module, AdaptedLayer):
+        if isinstance(module, AdaptedLayer) and module.adapter not in seen:
+            seen.add(module.adapter)
             yield name, module
 
 
@@ -186,37 +219,6 @@ def adapters(network: nn.Module) -> Iterator[tuple[str, Adapter]]:
     for name, module in network.named_modules():
         if isinstance(module, Adapter):
             yield name, module
-
-
-def _refuse_bypass(name: str, modules: dict[str, nn.Module]) -> None:
-    """Refuse a layer whose owner reads its weight in place of calling it."""
-    owner = modules[name.rpartition(".")[0]]
-    if isinstance(owner, nn.MultiheadAttention | nn.TransformerEncoderLayer):
-        raise AdapterError(
-            f"{name} belongs to a {type(owner).__name__}, whose fused kernels read its "
-            "weight without calling it, so an adapter on it would be ignored; adapt "
-            "the weight itself with parameters"
-        )
-
-
-def _free_parameters(network: nn.Module, *, merged: bool) -> None:
-    """Take the adapters off bare parameters, leaving W + dW if `merged`, else W."""
-    for module in list(network.modules()):
-        for name in _parametrized(module):
-            parametrize.remove_parametrizations(module, name, leave_parametrized=merged)
-
-
-def _parametrized(module: nn.Module) -> list[str]:
-    """Names of a module's parameters that have an adapter."""
-    if not parametrize.is_parametrized(module):
-        return []
-    lists = module.parametrizations
-    assert isinstance(lists, nn.ModuleDict)
-    return [
-        name
-        for name, steps in lists.items()
-        if any(isinstance(step, AdaptedParameter) for step in steps.children())
-    ]
 
 
 def _matching(names: list[str], patterns: Sequence[str], option: str) -> list[str]:

@@ -1,187 +1,74 @@
-"""Adapted layers: a layer with an adapter is still that layer.
+"""The one table of layer kinds: a layer with an adapter is still that layer.
 
-`attach` changes an instance's class to a subclass of its own and adds one submodule,
+`put` changes an instance's class to a subclass of its own and adds one submodule,
 `adapter`; `detach` undoes both. The base's state-dict keys, its tensors and its
 identity stay what they were.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 
-from models.adapters.base import Adapter, AdapterConfig, AdapterError, WeightShape
-from models.adapters.compute.convolution import Geometry, adapted_conv
-from models.adapters.compute.linear import adapted_linear, cast, compute_dtype
-
-ConvNd = nn.modules.conv._ConvNd
-ConvTransposeNd = nn.modules.conv._ConvTransposeNd
-
-
-class AdaptedLayer(nn.Module):
-    """What every adapted layer has: its base's weight and an adapter beside it."""
-
-    weight: Tensor
-    adapter: Adapter
-    dropout_p: float
-    """Probability of dropping an input of the increment in training."""
-
-    def dropped(self, x: Tensor) -> Tensor | None:
-        """The increment's own input where dropout makes it differ from x."""
-        if self.training and self.dropout_p > 0:
-            return F.dropout(x, self.dropout_p)
-        return None
+from models.adapters.adapted import AdaptedLayer as AdaptedLayer
+from models.adapters.base import Adapter, AdapterError, WeightShape, full_precision
+from models.adapters.compute.linear import adapted_linear
+from models.adapters.convolutions import (
+    AdaptedConv1d,
+    AdaptedConv2d,
+    AdaptedConv3d,
+    AdaptedConvTranspose1d,
+    AdaptedConvTranspose2d,
+    AdaptedConvTranspose3d,
+    ConvNd,
+    ConvTransposeNd,
+)
 
 
-class AdaptedLinear(AdaptedLayer, nn.Linear):
-    """`nn.Linear` whose frozen weight has an increment."""
+class AdaptedMatrix(AdaptedLayer):
+    """A linear layer, its weight stored (out, in) or (in, out)."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
-        if not self.adapter.enabled:
-            return nn.Linear.forward(self, input)
-        increment = self.adapter.bottleneck()
-        if increment is None:
-            weight = self.adapter.weight(self.weight).to(input.dtype)
-            return F.linear(input, weight, self.bias)
-        gain = self.adapter.gain(self.weight)
-        dropped = self.dropped(input)
-        if dropped is None:
-            return adapted_linear(input, self.weight, self.bias, increment, gain)
-        y = F.linear(input, self.weight)
-        thin = F.linear(dropped, increment.down)
-        y = y + F.linear(thin, increment.scale * increment.up)
-        y = y if gain is None else y * gain
-        return y if self.bias is None else y + self.bias
-
-
-class AdaptedConv(AdaptedLayer):
-    """Any convolution, transposed or not, whose frozen weight has an increment."""
-
-    def _adapted(
-        self, x: Tensor, bias: Tensor | None, output_padding: tuple[int, ...] = ()
-    ) -> Tensor:
-        assert isinstance(self, ConvNd)
-        batched = x.ndim == len(self.kernel_size) + 2
-        x, padding = _padded(self, x if batched else x[None])
-        geometry = Geometry(
-            _ints(self.stride),
-            padding,
-            _ints(self.dilation),
-            self.transposed,
-            output_padding,
-            self.groups,
-        )
-        increment = self.adapter.bottleneck()
-        dropped = self.dropped(x)
-        if increment is not None and self.groups == 1 and dropped is None:
-            gain = self.adapter.gain(self.weight)
-            y = adapted_conv(x, self.weight, bias, increment, geometry, gain)
-        else:
-            # The dense gradient of a grouped kernel is smaller by the groups.
-            y = self._dense(x, dropped, bias, geometry)
-        return y if batched else y[0]
-
-    def _dense(
-        self, x: Tensor, dropped: Tensor | None, bias: Tensor | None, geometry: Geometry
-    ) -> Tensor:
-        """Convolution with the adapted weight, its increment seeing a dropped input."""
-        dtype = compute_dtype(x)
-        x, bias = x.to(dtype), cast(bias, dtype)
-        weight = self.adapter.weight(self.weight).to(dtype)
-        if dropped is None:
-            return geometry(x, weight, bias)
-        gain = self.adapter.gain(self.weight)
-        base = self.weight.to(dtype)
-        if gain is not None:
-            base = base * _along(gain, weight, self.adapter.shape.out_axis)
-        more = geometry(dropped.to(dtype), weight - base, None)
-        return geometry(x, base, bias) + more
-
-
-class AdaptedConv1d(AdaptedConv, nn.Conv1d):
-    """`nn.Conv1d` whose frozen weight has an increment."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Conv1d's name
-        if not self.adapter.enabled:
-            return nn.Conv1d.forward(self, input)
-        return self._adapted(input, self.bias)
-
-
-class AdaptedConv2d(AdaptedConv, nn.Conv2d):
-    """`nn.Conv2d` whose frozen weight has an increment."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Conv2d's name
-        if not self.adapter.enabled:
-            return nn.Conv2d.forward(self, input)
-        return self._adapted(input, self.bias)
-
-
-class AdaptedConv3d(AdaptedConv, nn.Conv3d):
-    """`nn.Conv3d` whose frozen weight has an increment."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Conv3d's name
-        if not self.adapter.enabled:
-            return nn.Conv3d.forward(self, input)
-        return self._adapted(input, self.bias)
-
-
-class AdaptedConvTranspose(AdaptedConv):
-    """The three transposed convolutions; `output_size` as in torch."""
-
-    def forward(
-        self,
-        input: Tensor,  # noqa: A002 - nn.ConvTranspose2d's name
-        output_size: list[int] | None = None,
-    ) -> Tensor:
-        assert isinstance(self, ConvTransposeNd)
-        assert not isinstance(self.padding, str)  # torch refuses it here
-        if not self.adapter.enabled:
-            plain: Tensor = PLAIN[type(self)].forward(self, input, output_size)
+        if not self.adapter.acts():
+            plain: Tensor = super().forward(input)
             return plain
-        axes = len(self.kernel_size)
-        output_padding = self._output_padding(
-            input,
-            output_size,
-            list(self.stride),
-            list(self.padding),
-            list(self.kernel_size),
-            axes,
-            list(self.dilation),
-        )
-        return self._adapted(input, self.bias, _ints(output_padding))
+        base, increment = self.base_weight, self.bottleneck()
+        stored_in_out = not isinstance(self, nn.Linear)
+        bias = cast("Tensor | None", self.bias)
+        if increment is None:
+            weight = self.adapter.weight(base).to(input.dtype)
+            return F.linear(input, weight.mT if stored_in_out else weight, bias)
+        gain = self.adapter.gain(base)
+        weight = base.mT if stored_in_out else base
+        dropped = self.dropped(input)
+        return adapted_linear(input, weight, bias, increment, gain, dropped=dropped)
 
 
-class AdaptedConvTranspose1d(AdaptedConvTranspose, nn.ConvTranspose1d):
-    """`nn.ConvTranspose1d` whose frozen weight has an increment."""
-
-
-class AdaptedConvTranspose2d(AdaptedConvTranspose, nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` whose frozen weight has an increment."""
-
-
-class AdaptedConvTranspose3d(AdaptedConvTranspose, nn.ConvTranspose3d):
-    """`nn.ConvTranspose3d` whose frozen weight has an increment."""
+class AdaptedLinear(AdaptedMatrix, nn.Linear):
+    """`nn.Linear` whose frozen weight has an increment."""
 
 
 class AdaptedEmbedding(AdaptedLayer, nn.Embedding):
-    """`nn.Embedding` whose frozen table has an increment."""
+    """`nn.Embedding` whose frozen table has an increment, but for its padding row."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Embedding's name
-        if not self.adapter.enabled:
-            return nn.Embedding.forward(self, input)
-        increment = self.adapter.bottleneck()
+        if not self.adapter.acts():
+            return super().forward(input)
+        base, increment = self.base_weight, self.bottleneck()
         if increment is None:
-            table = self.adapter.weight(self.weight)
+            table = self.adapter.weight(base).to(base.dtype)
             return F.embedding(input, table, self.padding_idx)
-        rows = F.embedding(input, self.weight, self.padding_idx)
-        thin = F.embedding(input, increment.down.mT)
-        dropped = self.dropped(thin)
-        thin = thin if dropped is None else dropped
-        rows = rows + F.linear(thin, increment.scale * increment.up)
-        gain = self.adapter.gain(self.weight)
-        return rows if gain is None else rows * gain
+        plain = F.embedding(input, base, self.padding_idx)
+        with full_precision(base):
+            thin = F.embedding(input, increment.down.mT)
+            dropped = self.dropped(thin)
+            thin = thin if dropped is None else dropped
+            rows = plain + F.linear(thin, increment.scale * increment.up)
+            gain = self.adapter.gain(base)
+            rows = (rows if gain is None else rows * gain).to(base.dtype)
+        kept = self.adapter.shape.kept_row
+        return rows if kept is None else plain.where((input == kept)[..., None], rows)
 
 
 ADAPTED: dict[type[nn.Module], type[AdaptedLayer]] = {
@@ -194,118 +81,70 @@ ADAPTED: dict[type[nn.Module], type[AdaptedLayer]] = {
     nn.ConvTranspose3d: AdaptedConvTranspose3d,
     nn.Embedding: AdaptedEmbedding,
 }
+"""What is known of old; `adapted_class` adds what it meets."""
+ELSEWHERE: Mapping[str, type[AdaptedLayer]] = {
+    "transformers.pytorch_utils.Conv1D": AdaptedMatrix,
+}
+"""Layers of packages that need not be installed; GPT-2's linear, stored (in, out)."""
 PLAIN = {adapted: plain for plain, adapted in ADAPTED.items()}
+COMPUTATION = ("__call__", "forward", "_conv_forward", "_output_padding")
 
 
-class AdaptedParameter(nn.Module):
-    """The parametrization of a bare parameter: W + dW wherever it is read."""
+def adapted_class(plain: type[nn.Module]) -> type[AdaptedLayer] | None:
+    """The adapted form of a class of layers; None for what is no such layer.
 
-    def __init__(self, adapter: Adapter) -> None:
-        super().__init__()
-        self.adapter = adapter
-
-    def forward(self, weight: Tensor) -> Tensor:
-        if not self.adapter.enabled:
-            return weight
-        return self.adapter.weight(weight).to(weight.dtype)
-
-
-def attach(name: str, layer: nn.Module, config: AdapterConfig) -> None:
-    """Give `layer` an adapter, in place.
-
-    Args:
-        name: The layer's dotted name, for messages and per-layer options.
-        layer: Exactly one of the classes in `ADAPTED`: a subclass may read its weight
-            in ways of its own.
-        config: What kind of adapter.
+    A subclass that computes as its parent does is adapted like it. One with a
+    computation of its own keeps that, and reads the adapted weight in it.
     """
-    if type(layer) not in ADAPTED:
-        kinds = ", ".join(kind.__name__ for kind in ADAPTED)
-        raise AdapterError(
-            f"{name} is a {type(layer).__name__}; only {kinds} can be adapted, "
-            "leave it out of targets"
+    if plain in ADAPTED:
+        return ADAPTED[plain]
+    if issubclass(plain, AdaptedLayer):
+        return None
+    way = ELSEWHERE.get(f"{plain.__module__}.{plain.__qualname__}")
+    if way is None:
+        parent = next((kind for kind in plain.__mro__ if kind in ADAPTED), None)
+        if parent is None:
+            return None
+        same = all(
+            getattr(plain, name, None) is getattr(parent, name, None)
+            for name in COMPUTATION
         )
-    weight = layer.get_parameter("weight")
-    if isinstance(layer, nn.Embedding) and layer.max_norm is not None:
-        raise AdapterError(
-            f"{name} renormalises its frozen table as it is read (max_norm); leave it "
-            "out of targets"
-        )
-    adapter = _build(name, config, shape_of(layer, config.chunks_of(name)), weight)
-    put(layer, adapter, config.dropout_p)
+        way = ADAPTED[parent].__mro__[1] if same else AdaptedLayer
+    made = type(f"Adapted{plain.__name__}", (way, plain), {})
+    ADAPTED[plain], PLAIN[made] = made, plain
+    return made
 
 
-def put(layer: nn.Module, adapter: Adapter, dropout_p: float) -> None:
+def put(name: str, layer: nn.Module, adapter: Adapter, dropout_p: float) -> None:
     """Make a plain layer the adapted one of its kind, in place; `detach` undoes it."""
+    made = adapted_class(type(layer))
+    assert made is not None
+    dense = adapter.shape != shape_of(layer, adapter.shape.chunks)
     layer.add_module("adapter", adapter)
-    layer.__class__ = ADAPTED[type(layer)]
+    layer.__class__ = made
     assert isinstance(layer, AdaptedLayer)
-    layer.dropout_p = dropout_p
+    layer.called, layer.dropout_p, layer.dense = name, dropout_p, dense
 
 
 def detach(layer: AdaptedLayer) -> None:
     """Take the adapter off and restore the plain class, in place."""
-    del layer.adapter, layer.dropout_p
+    del layer.adapter, layer.called, layer.dropout_p, layer.dense
     layer.__class__ = PLAIN[type(layer)]  # type: ignore[assignment]
-
-
-def attach_parameter(name: str, owner: nn.Module, config: AdapterConfig) -> None:
-    """Give the bare parameter `name` of the module `owner` an adapter, in place."""
-    attribute = name.rsplit(".", 1)[-1]
-    weight = getattr(owner, attribute)
-    if weight.ndim < 2:
-        raise AdapterError(f"{name} has {weight.ndim} axes; an increment needs two")
-    shape = WeightShape(tuple(weight.shape))
-    adapter = _build(name, config, shape, weight)
-    parametrize.register_parametrization(owner, attribute, AdaptedParameter(adapter))
 
 
 def shape_of(layer: nn.Module, chunks: str = "qkv") -> WeightShape:
     """What the axes of a layer's weight mean."""
-    stored = tuple(layer.get_parameter("weight").shape)
+    weight = layer._parameters["weight"]
+    assert weight is not None
+    stored = tuple(weight.shape)
     if isinstance(layer, nn.Embedding):
-        return WeightShape(stored, out_axis=1, in_axis=0)
+        padding = layer.padding_idx
+        return WeightShape(stored, out_axis=1, in_axis=0, kept_row=padding)
     groups = layer.groups if isinstance(layer, ConvNd) else 1
     if isinstance(layer, ConvTransposeNd):
         return WeightShape(stored, out_axis=1, in_axis=0, groups=groups)
-    if chunks != "qkv" and stored[0] % 3:
-        raise AdapterError(f"{stored[0]} outputs are not three equal chunks")
-    return WeightShape(stored, groups=groups, chunks=chunks)  # type: ignore[arg-type]
-
-
-def _build(
-    name: str, config: AdapterConfig, shape: WeightShape, weight: Tensor
-) -> Adapter:
-    try:
-        adapter = config.for_layer(name).build(shape, weight)
-    except AdapterError as error:
-        raise AdapterError(f"{name}: {error}") from None
-    # float32 at least: a bfloat16 factor would lose most of each small step.
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    return adapter.to(weight.device, wide)
-
-
-def _padded(layer: ConvNd, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """The input as the bare convolution wants it, and the zeros it still has to add."""
-    axes = len(layer.kernel_size)
-    if layer.padding_mode != "zeros":
-        sides = layer._reversed_padding_repeated_twice
-        return F.pad(x, sides, mode=layer.padding_mode), (0,) * axes
-    if isinstance(layer.padding, str):
-        sides = layer._reversed_padding_repeated_twice
-        before, after = sides[::2][::-1], sides[1::2][::-1]
-        if before == after:
-            return x, tuple(before)
-        return F.pad(x, sides), (0,) * axes
-    return x, _ints(layer.padding)
-
-
-def _along(values: Tensor, weight: Tensor, axis: int) -> Tensor:
-    view = [1] * weight.ndim
-    view[axis] = -1
-    return values.view(view)
-
-
-def _ints(numbers: Any) -> tuple[int, ...]:
-    """What torch annotates as an int or a string here is a sequence when it is used."""
-    return tuple(numbers)
+    stored_in_out = not isinstance(layer, nn.Linear | ConvNd)
+    out_axis, in_axis = (1, 0) if stored_in_out else (0, 1)
+    if chunks != "qkv" and stored[out_axis] % 3:
+        raise AdapterError(f"{stored[out_axis]} outputs are not three equal chunks")
+    return WeightShape(stored, out_axis, in_axis, groups, chunks)  # type: ignore[arg-type]

@@ -8,20 +8,20 @@ from torch import nn
 
 from models.adapters.base import AdapterConfig, AdapterError
 from models.adapters.methods import METHODS
+from models.adapters.trained import trained_tensors
 
 
 def adapter_names(network: nn.Module, also: Iterable[str] = ()) -> list[str]:
     """State-dict keys that make an adapter: its own tensors and all that is trained.
 
+    A tensor that is known under several names has the first of them.
+
     Args:
         network: With adapters in place.
         also: More keys to count in, such as layers that were new when training began.
     """
-    wanted = {name for name, p in network.named_parameters() if p.requires_grad}
-    wanted |= set(also)
-    return [
-        name for name in network.state_dict() if name in wanted or ".adapter." in name
-    ]
+    wanted = trained_tensors(network).keys() | set(also)
+    return [name for name in network.state_dict() if name in wanted]
 
 
 def describe(config: AdapterConfig) -> dict[str, Any]:

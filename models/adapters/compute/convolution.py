@@ -1,4 +1,4 @@
-"""The compute core's convolution: `functional.py` says what both have in common.
+"""The compute core's convolution: `linear.py` says what both have in common.
 
 An increment may come with a core (Lava, Tucker): its r channels are then made by a
 pointwise map into r2 channels and a small, for Lava depthwise, kernel over those.
@@ -22,6 +22,7 @@ from models.adapters.compute.linear import (
     gain_gradient,
     keeps_increment,
     scale_and_shift,
+    transformed,
 )
 
 HYBRID_REUSE = 1.5
@@ -80,6 +81,7 @@ def adapted_conv(
     geometry: Geometry,
     gain: Tensor | None = None,
     path: Path = "auto",
+    dropped: Tensor | None = None,
 ) -> Tensor:
     """Convolution, transposed or not, with gain * (W + s up core down), one group.
 
@@ -91,6 +93,7 @@ def adapted_conv(
         geometry: The layer's own.
         gain: (out,) or None.
         path: How; `auto` decides by the module's cost rule.
+        dropped: What the increment sees in place of x; takes the reference.
     """
     dtype = compute_dtype(x)
     x, gain = x.to(dtype), cast(gain, dtype)
@@ -99,8 +102,10 @@ def adapted_conv(
     kernel = increment.down.to(dtype)
     if increment.core is not None:
         into, kernel = kernel, increment.core.to(dtype)
-    if path == "reference" or weight.requires_grad:
-        mid = x if into is None else _pointwise(x, into)
+    by_autograd = weight.requires_grad or dropped is not None or transformed()
+    if path == "reference" or by_autograd:
+        inner = x if dropped is None else dropped.to(dtype)
+        mid = inner if into is None else _pointwise(inner, into)
         spatial = _spatial(geometry, into, kernel)
         thin = spatial(mid, _stored(spatial, kernel), None)
         y = geometry(x, weight.to(dtype), None) + _pointwise(thin, up)
@@ -108,7 +113,7 @@ def adapted_conv(
         return y if bias is None else y + _channels(bias.to(dtype), y)
     if path == "auto":
         # Positions at which the kernel is applied: outputs, or inputs if transposed.
-        positions = x.numel() // x.shape[1]
+        positions = len(x) * math.prod(x.shape[2:])
         if not geometry.transposed:
             positions //= max(math.prod(geometry.stride), 1)
         thin_size = positions * (weight.shape[0] + weight.shape[1])
@@ -139,29 +144,26 @@ class _Conv(torch.autograd.Function):
     ) -> Tensor:
         w = weight.to(x.dtype)
         bias_ = cast(bias, x.dtype)
+        first = bias_ if gain is None else None
         thin = None
         if hybrid:
-            w = w + _dense(geometry, up, kernel, into)
-            if gain is not None:
-                w.mul_(_along_out(geometry, gain, w))
-            y = geometry(x, w, bias_)
+            y = geometry(x, w + _dense(geometry, up, kernel, into), first)
         else:
             mid = x if into is None else _pointwise(x, into)
             spatial = _spatial(geometry, into, kernel)
             thin = spatial(mid, _stored(spatial, kernel), None)
-            y = geometry(x, w, bias_ if gain is None else None)
-            y = _add_pointwise(y, thin, up)
-            if gain is not None:
-                shift = None if bias_ is None else _channels(bias_, y)
-                y = scale_and_shift(y, _channels(gain, y), shift)
+            y = _add_pointwise(geometry(x, w, first), thin, up)
+        product = y if ctx.needs_input_grad[6] else None
+        if gain is not None:
+            shift = None if bias_ is None else _channels(bias_, y)
+            y = scale_and_shift(y, _channels(gain, y), shift)
         ctx.geometry, ctx.hybrid = geometry, hybrid
-        kept = None if gain is None else y
-        ctx.save_for_backward(x, weight, bias, into, kernel, up, gain, thin, kept)
+        ctx.save_for_backward(x, weight, into, kernel, up, gain, thin, product)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, into, kernel, up, gain, thin, y = ctx.saved_tensors
+        x, weight, into, kernel, up, gain, thin, product = ctx.saved_tensors
         geometry: Geometry = ctx.geometry
         wanted = ctx.needs_input_grad
         to_x, to_bias, to_into, to_kernel, to_up, to_gain = (
@@ -196,14 +198,20 @@ class _Conv(torch.autograd.Function):
                 more = grad_mid if into is None else _pointwise(grad_mid, into.mT)
                 grad_x = grad_x + more
         grad_up = None
+        again = torch.is_grad_enabled()
         if to_up:
-            if thin is None or torch.is_grad_enabled():
+            if thin is None or again:
                 # A second derivative must see what thin depends on.
                 thin = spatial(mid, stored, None)
             grad_up = _pointwise_gradient(grad, thin)
             if gain is not None:
                 grad_up = grad_up * gain[:, None]
-        grad_gain = gain_gradient(grad, y, bias, gain) if to_gain else None
+        grad_gain = None
+        if to_gain:
+            if again:
+                dense = _dense(geometry, up, kernel, into)
+                product = geometry(x, weight.to(x.dtype) + dense, None)
+            grad_gain = gain_gradient(grad, product)
         grad_bias = grad.flatten(2).sum((0, 2)) if to_bias else None
         factors = (grad_into, grad_kernel, grad_up, grad_gain)
         return grad_x, None, grad_bias, *factors, None, None
@@ -241,7 +249,7 @@ def _pointwise(x: Tensor, matrix: Tensor) -> Tensor:
     """
     if x.is_contiguous():
         batch = matrix.expand(len(x), *matrix.shape)
-        return torch.bmm(batch, x.flatten(2)).view(len(x), -1, *x.shape[2:])
+        return torch.bmm(batch, x.flatten(2)).view(len(x), len(matrix), *x.shape[2:])
     axes = x.ndim - 2
     ones, zeros = (1,) * axes, (0,) * axes
     return Geometry(ones, zeros, ones)(x, matrix.view(*matrix.shape, *ones), None)

@@ -5,10 +5,15 @@ output, y = gain * (x V) + b. One linear, here, and one convolution (`convolutio
 serve every low-rank method; DoRA is the one with a gain. Each has a backward of its own
 that
 
-- keeps only x for backward (and thin, the r channels between down and up; with a gain
-  also y, which the next layer mostly keeps anyway),
+- keeps only x for backward, and thin, the r channels between down and up,
 - never forms the dense gradient of W, which autograd would for W + up . down,
-- never makes a second full-size output.
+- never makes a second full-size output, unless there is a gain that is trained.
+
+A trained gain needs the product x V itself for its gradient, sum over the rows of
+grad * (x V), and has it kept. (y - b) / gain is the same number on paper, but y is
+rounded beside b (in bfloat16 nothing is left of x V below b / 256), is 0 where the
+gain is, and is gone once an activation has worked in place. Thin pieces do not give it
+either: it is the row sums of (grad^T x) * V, as dear as another layer.
 
 Two paths compute the same numbers. *Hybrid* adds up . down to W and runs one
 operation; the factors' gradients come from r-channel products. It costs
@@ -38,6 +43,7 @@ def adapted_linear(
     increment: Bottleneck,
     gain: Tensor | None = None,
     path: Path = "auto",
+    dropped: Tensor | None = None,
 ) -> Tensor:
     """y = gain * (x (W + s up down)^T) + b.
 
@@ -48,20 +54,23 @@ def adapted_linear(
         increment: Its `down` is (r, in), its `up` (out, r).
         gain: (out,) or None.
         path: How; `auto` decides by the module's cost rule.
+        dropped: What the increment sees in place of x; takes the reference.
     """
     dtype = compute_dtype(x)
     x, down, gain = x.to(dtype), increment.down.to(dtype), cast(gain, dtype)
     up = (increment.scale * increment.up).to(dtype)
-    if path == "reference" or weight.requires_grad:
-        y = F.linear(x, weight.to(dtype)) + F.linear(F.linear(x, down), up)
+    by_autograd = weight.requires_grad or dropped is not None or transformed()
+    if path == "reference" or by_autograd:
+        inner = x if dropped is None else dropped.to(dtype)
+        y = F.linear(x, weight.to(dtype)) + F.linear(F.linear(inner, down), up)
         y = y if gain is None else y * gain
         return y if bias is None else y + bias.to(dtype)
-    rows, (out, inner) = x.numel() // max(x.shape[-1], 1), weight.shape
+    rows, (out, into) = x.numel() // max(x.shape[-1], 1), weight.shape
     if path == "auto":
-        pays = rows * (out + inner) > 2 * out * inner
+        pays = rows * (out + into) > 2 * out * into
         path = "hybrid" if pays and keeps_increment(x) else "factored"
     flat: Tensor = _Linear.apply(
-        x.reshape(-1, inner), weight, bias, down, up, gain, path == "hybrid"
+        x.reshape(-1, into), weight, bias, down, up, gain, path == "hybrid"
     )
     return flat.view(*x.shape[:-1], out)
 
@@ -80,26 +89,23 @@ class _Linear(torch.autograd.Function):
     ) -> Tensor:
         w = weight.to(x.dtype)
         bias_ = cast(bias, x.dtype)
+        first = bias_ if gain is None else None
         thin = None
         if hybrid:
-            w = torch.addmm(w, up, down)
-            if gain is not None:
-                w.mul_(gain[:, None])
-            y = F.linear(x, w, bias_)
+            y = F.linear(x, torch.addmm(w, up, down), first)
         else:
             thin = _thin(x, down)
-            y = F.linear(x, w, bias_ if gain is None else None)
-            y = _add_product(y, thin, up.mT)
-            if gain is not None:
-                y = scale_and_shift(y, gain, bias_)
+            y = _add_product(F.linear(x, w, first), thin, up.mT)
+        product = y if ctx.needs_input_grad[5] else None
+        if gain is not None:
+            y = scale_and_shift(y, gain, bias_)
         ctx.hybrid = hybrid
-        kept = None if gain is None else y
-        ctx.save_for_backward(x, weight, bias, down, up, gain, thin, kept)
+        ctx.save_for_backward(x, weight, down, up, gain, thin, product)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, down, up, gain, thin, y = ctx.saved_tensors
+        x, weight, down, up, gain, thin, product = ctx.saved_tensors
         to_x, _, to_bias, to_down, to_up, to_gain, _ = ctx.needs_input_grad
         scaled_up = up if gain is None else up * gain[:, None]
         grad_thin = _thin(grad, scaled_up.mT)
@@ -115,8 +121,9 @@ class _Linear(torch.autograd.Function):
             if not ctx.hybrid:
                 grad_x = grad_x.addmm_(grad_thin, down)
         grad_up = None
+        again = torch.is_grad_enabled()
         if to_up:
-            if thin is None or torch.is_grad_enabled():
+            if thin is None or again:
                 # A second derivative must see what thin depends on.
                 thin = _thin(x, down)
             grad_up = (thin.mT @ grad).mT
@@ -125,7 +132,9 @@ class _Linear(torch.autograd.Function):
         grad_down = grad_thin.mT @ x if to_down else None
         grad_gain = None
         if to_gain:
-            grad_gain = gain_gradient(grad, y, bias, gain)
+            if again:
+                product = F.linear(x, torch.addmm(weight.to(x.dtype), up, down))
+            grad_gain = gain_gradient(grad, product)
         grad_bias = grad.sum(0) if to_bias else None
         return grad_x, None, grad_bias, grad_down, grad_up, grad_gain, None
 
@@ -140,16 +149,13 @@ def _thin(x: Tensor, down: Tensor) -> Tensor:
     return (down @ x.mT).mT
 
 
-def gain_gradient(grad: Tensor, y: Tensor, bias: Tensor | None, gain: Tensor) -> Tensor:
-    """Gradient towards the gain, from the output itself: d y / d gain = (y - b) / gain.
+def gain_gradient(grad: Tensor, product: Tensor) -> Tensor:
+    """Gradient (out,) towards the gain: the sum of grad * product over all but axis 1.
 
-    Zero where the gain is zero: the output no longer tells what it was multiplied with.
+    The sum is float32 at least: a bfloat16 one would round the total once more.
     """
-    dims = [0, *range(2, grad.ndim)]
-    total = (grad * y).sum(dims)
-    if bias is not None:
-        total = total - bias.to(y.dtype) * grad.sum(dims)
-    return torch.where(gain == 0, 0, total / torch.where(gain == 0, 1, gain))
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    return (grad * product).sum([0, *range(2, grad.ndim)], dtype=wide)
 
 
 def _add_product(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -164,11 +170,14 @@ def _add_product(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def scale_and_shift(y: Tensor, gain: Tensor, shift: Tensor | None) -> Tensor:
-    """gain * y + shift, in place outside a compiled graph."""
-    if torch.compiler.is_compiling():
-        return y * gain if shift is None else y * gain + shift
-    y.mul_(gain)
-    return y if shift is None else y.add_(shift)
+    """gain * y + shift, a new tensor: y may be kept for backward."""
+    return y * gain if shift is None else torch.addcmul(shift, y, gain)
+
+
+def transformed() -> bool:
+    """Whether a transform of `torch.func` is at work; those need plain autograd."""
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

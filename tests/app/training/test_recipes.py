@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from app.training.command import main
+from models.adapters.methods import METHODS
 from models.networks import DepthNetwork, NetworkSpec
 from tests.datamodules.layouts import write_kitti, write_nyu_lists
 
@@ -87,6 +88,12 @@ def test_recipe__adapters_stack_and_name_the_run(tmp_path, tiny_weights):
     counts = [trained[name] for name in ("lava", "lora", "dora", "full")]
     assert counts == sorted(counts)
     assert max(trained["svdiff"], trained["head_only"]) < trained["full"]
+
+
+def test_recipe__every_method_has_one():
+    text = "".join(path.read_text() for path in ADAPTERS)
+    for name in METHODS:
+        assert f"class_path: models.adapters.{name}\n" in text
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

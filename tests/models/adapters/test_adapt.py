@@ -96,10 +96,25 @@ def test_merge__keeps_the_official_keys_and_the_output(tiny):
     torch.testing.assert_close(tiny(x), before, rtol=1e-4, atol=1e-4)
 
 
-def test_adapt__layer_that_is_read_but_never_called_is_refused():
-    layer = nn.TransformerEncoderLayer(8, 2)
-    with pytest.raises(AdapterError, match="fused kernels read its weight"):
-        adapt(layer, Lava(rank=2, targets=["linear1"], train_fully=[]))
+@pytest.mark.parametrize("owner", ["attention", "encoder layer"])
+def test_adapt__fused_kernels_read_the_adapted_weight(owner):
+    if owner == "attention":
+        block, targets = nn.MultiheadAttention(8, 2, batch_first=True), ["out_proj"]
+        call = lambda x: block(x, x, x)[0]  # noqa: E731
+    else:
+        block = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+        call, targets = block, ["linear1", "linear2", "out_proj"]
+    x = torch.randn(2, 5, 8)
+    before = call(x)
+    assert adapt(block, Lava(rank=2, targets=targets, train_fully=[]))
+    perturb(block)
+    slow = call(x)
+    assert not torch.allclose(slow, before)
+    block.eval()
+    with torch.no_grad():  # both conditions of torch's fast path
+        torch.testing.assert_close(call(x), slow, rtol=1e-5, atol=1e-5)
+    merge(block)
+    torch.testing.assert_close(call(x), slow, rtol=1e-5, atol=1e-5)
 
 
 def test_train_fully__trains_named_layers_and_nothing_else():

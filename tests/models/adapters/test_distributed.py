@@ -10,9 +10,17 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from models.adapters import DoRA, Lava, LoRA, SVDiff, Tucker, adapt, orthogonality
+from models.adapters import (
+    AdapterError,
+    Lava,
+    SVDiff,
+    adapt,
+    merge,
+    orthogonality,
+)
+from tests.models.adapters.networks import INCREMENTS
 
-METHODS = [Lava, LoRA, DoRA, Tucker, SVDiff]
+METHODS = INCREMENTS
 
 
 def network(method):
@@ -65,11 +73,23 @@ def worker(rank: int, kind: str, folder: str) -> None:
                 fully_shard(layer, mesh=mesh)
             fully_shard(net, mesh=mesh)
         found = gradients(net, config, batch()[2 * rank : 2 * rank + 2])
+        if kind == "fsdp2":
+            check_sharded_is_refused(net)
         if rank == 0:
             torch.save(found, Path(folder) / f"{method.__name__}.pt")
     # Leaving while the other still talks can abort this process.
     dist.barrier()
     dist.destroy_process_group()
+
+
+def check_sharded_is_refused(net) -> None:
+    """Neither is a layer merged once it is sharded, nor a sharded one adapted."""
+    with pytest.raises(AdapterError, match="0 has become a FSDP"):
+        merge(net)
+    sharded = nn.Sequential(nn.Linear(4, 4))
+    fully_shard(sharded[0])
+    with pytest.raises(AdapterError, match="0 is sharded by fully_shard"):
+        adapt(sharded, Lava(rank=2, targets=["0"], train_fully=[]))
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
