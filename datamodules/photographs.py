@@ -46,7 +46,8 @@ def header(path: Path) -> tuple[tuple[int, int] | None, float | None]:
         EXIF's 35 mm equivalent, None if it is not there.
     """
     try:
-        with Image.open(path) as image:
+        # As a string: Pillow 10 resolves paths, and fails on loops of links.
+        with Image.open(str(path)) as image:
             cols, rows = image.size
             exif = image.getexif()
             # Of film 36 mm wide, along the longer side.

@@ -19,6 +19,18 @@ needs_real_data = pytest.mark.skipif(
 )
 
 
+OLD_TORCH = torch.__version__ < "2.11"
+
+
+def lacks(what: str) -> pytest.MarkDecorator:
+    """Skip under a torch older than 2.11, the oldest that was seen to have it."""
+    reason = f"torch {torch.__version__} cannot {what}"
+    return pytest.mark.skipif(OLD_TORCH, reason=reason)
+
+
+onnx_of_any_size = lacks("export ONNX without a fixed input size")
+
+
 def pytest_configure(config):
     # Workers share the cores: more threads than cores only wait for each other.
     if hasattr(config, "workerinput"):

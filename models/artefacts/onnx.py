@@ -18,7 +18,7 @@ from models.artefacts.published.identity import CONFIG_FILE, ONNX_FILE, stored_s
 from models.errors import ExportError
 from models.networks import NetworkError, NetworkSpec
 from models.networks.exportable import open_sizes
-from models.networks.interface import DepthPredictor
+from models.networks.interface import DepthPredictor, Network
 
 OPSET = 20
 
@@ -113,24 +113,7 @@ class Onnx(Form):
 
     def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
         network = opened.adapted
-        dtype = torch.float16 if options.half else torch.float32
-        side = 5 * network.patch_px
-        traced = copy.deepcopy(network).half() if options.half else network
-        with open_sizes(traced), torch.no_grad():
-            dynamic = torch.export.Dim.DYNAMIC
-            program = torch.onnx.export(
-                traced,
-                (torch.zeros(2, 3, side, side + network.patch_px, dtype=dtype),),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
-                input_names=["image"],
-                output_names=["depth"],
-                external_data=False,
-                verbose=False,
-            )
-        if program is None:
-            raise ExportError("torch's ONNX exporter gave no program for this network")
+        program = _traced(network, half=options.half)
         spec = network.spec
         about = {
             "input": "image (batch, 3, height, width), sides multiples of "
@@ -152,3 +135,35 @@ class Onnx(Form):
 
 
 FORM = Onnx()
+
+
+def _traced(network: Network, *, half: bool) -> torch.onnx.ONNXProgram:
+    """The program of a network, its batch, height and width open.
+
+    Raises:
+        ExportError: If this torch's exporter cannot make it.
+    """
+    dtype = torch.float16 if half else torch.float32
+    side = 5 * network.patch_px
+    traced = copy.deepcopy(network).half() if half else network
+    dynamic = torch.export.Dim.DYNAMIC
+    try:
+        with open_sizes(traced), torch.no_grad():
+            program = torch.onnx.export(
+                traced,
+                (torch.zeros(2, 3, side, side + network.patch_px, dtype=dtype),),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+                input_names=["image"],
+                output_names=["depth"],
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(
+            f"torch {torch.__version__} cannot export this network as ONNX "
+            f"({str(error).splitlines()[0]}); torch 2.11 and newer can"
+        ) from None
+    assert program is not None  # only without dynamo
+    return program

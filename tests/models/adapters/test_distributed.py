@@ -18,6 +18,7 @@ from models.adapters import (
     merge,
     orthogonality,
 )
+from tests.conftest import lacks
 from tests.models.adapters.networks import INCREMENTS
 
 METHODS = INCREMENTS
@@ -92,7 +93,10 @@ def check_sharded_is_refused(net) -> None:
         adapt(sharded, Lava(rank=2, targets=["0"], train_fully=[]))
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    "kind",
+    ["ddp", pytest.param("fsdp2", marks=lacks("shard a network on the CPU"))],
+)
 def test_gradients__two_processes_equal_one(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{Path.cwd()}:{Path(__file__).parent}")
     mp.spawn(worker, (kind, str(tmp_path)), nprocs=2)

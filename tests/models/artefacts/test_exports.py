@@ -19,6 +19,7 @@ from models.artefacts.form import ExportOptions, Opened, difference
 from models.errors import ExportError
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.exportable import open_sizes
+from tests.conftest import onnx_of_any_size
 
 # What torch's own exporter says of itself.
 pytestmark = pytest.mark.filterwarnings(
@@ -106,6 +107,7 @@ def test_transformers__elsewhere_differs_by_the_interpolation_rule(network, tmp_
     assert 0 < ((theirs - ours).abs() / ours).max() < 0.2
 
 
+@onnx_of_any_size
 def test_onnx__three_sizes_and_batches(network, tmp_path):
     assert save(network, tmp_path / "out", "onnx") < 1e-4
     path = tmp_path / "out/model.onnx"
@@ -124,6 +126,7 @@ def test_onnx__three_sizes_and_batches(network, tmp_path):
     assert config["max_depth"] == 10.0
 
 
+@onnx_of_any_size
 def test_onnx__half_is_half_the_size_and_leaves_the_network_alone(network, tmp_path):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert save(network, tmp_path / "half", "onnx", half=True) < 2e-2

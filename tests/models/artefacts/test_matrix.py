@@ -18,6 +18,7 @@ from models.adapters import DoRA, Lava
 from models.artefacts import FORMS, form_named
 from models.artefacts.checkpoint import load_checkpoint
 from models.networks import NetworkError
+from tests.conftest import onnx_of_any_size
 
 # What torch's own exporter says of itself.
 pytestmark = pytest.mark.filterwarnings(
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.filterwarnings(
 )
 # The grid of pre-training: elsewhere `transformers` has another rule.
 SIZE = (196, 196)
+ONNX = pytest.param("onnx", marks=onnx_of_any_size)
+ALL_FORMS = [ONNX if name == "onnx" else name for name in FORMS]
 README = Path(__file__).parents[3] / "models/artefacts/README.md"
 
 
@@ -79,7 +82,7 @@ def export(model, form: str, *more) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL_FORMS)
 def test_form__is_written_opened_and_predicts_the_same(here, form):
     own = depth("adapted.ckpt")
     folder = export("adapted.ckpt", form)
@@ -100,6 +103,7 @@ def test_form__of_an_adapter_refuses_a_whole_network(here, form, capsys):
     assert "has no adapter" in capsys.readouterr().err
 
 
+@onnx_of_any_size
 def test_onnx__predicts_in_half_and_can_do_nothing_else(here, capsys):
     half = export("adapted.ckpt", "onnx", "--export-half")
     np.testing.assert_allclose(depth(half), depth("adapted.ckpt"), rtol=2e-2)
@@ -120,7 +124,7 @@ def test_warm_start__from_a_whole_network_keeps_its_output(here, form):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("form", ["adapter", "peft", "onnx", "adapted.ckpt"])
+@pytest.mark.parametrize("form", ["adapter", "peft", ONNX, "adapted.ckpt"])
 def test_warm_start__from_an_adapter_names_the_command(here, form):
     source = form if form.endswith(".ckpt") else str(export("adapted.ckpt", form))
     with pytest.raises(NetworkError, match=r"predict\.py --model .* --export MERGED"):
@@ -129,7 +133,7 @@ def test_warm_start__from_an_adapter_names_the_command(here, form):
         )
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL_FORMS)
 def test_form__files_have_the_mode_of_any_other_file(here, form):
     Path("plain").touch()
     usual = stat.S_IMODE(Path("plain").stat().st_mode)

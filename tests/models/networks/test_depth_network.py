@@ -6,6 +6,7 @@ import transformers
 from models.artefacts.published.transformers_keys import from_transformers
 from models.networks import DepthNetwork, NetworkError, NetworkSpec
 from models.networks.presets import PRESETS
+from tests.conftest import OLD_TORCH
 
 
 def reference(size: str, version: str, kind: str, max_depth: float | None):
@@ -170,21 +171,30 @@ def test_spec__wrong_ones_are_named(options, message):
         NetworkSpec(**given)
 
 
+def without_memory(size) -> DepthNetwork:
+    """A network that only has shapes."""
+    try:
+        with torch.device("meta"):
+            return DepthNetwork(NetworkSpec(size, "v2", "relative"))
+    except RuntimeError:
+        if OLD_TORCH:
+            pytest.skip("timm 1.0.20 reads numbers from tensors as it builds a network")
+        raise
+
+
 @pytest.mark.parametrize(
     ("size", "encoder", "head"),
     [("S", 22.06, 2.73), ("B", 86.58, 10.89), ("L", 304.37, 30.95)],
 )
 def test_parameters__match_the_published_sizes(size, encoder, head):
     """Counted on upstream's own networks, in millions."""
-    with torch.device("meta"):
-        network = DepthNetwork(NetworkSpec(size, "v2", "relative"))
+    network = without_memory(size)
     for part, expected in ((network.pretrained, encoder), (network.depth_head, head)):
         count = sum(p.numel() for p in part.parameters()) / 1e6
         assert count == pytest.approx(expected, abs=0.006)
 
 
 def test_giant__has_the_official_feed_forward_names():
-    with torch.device("meta"):
-        keys = DepthNetwork(NetworkSpec("G", "v2", "relative")).state_dict()
+    keys = without_memory("G").state_dict()
     assert keys["pretrained.blocks.0.mlp.w12.weight"].shape == (2 * 4096, 1536)
     assert keys["pretrained.blocks.0.mlp.w3.weight"].shape == (1536, 4096)
