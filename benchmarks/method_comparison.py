@@ -30,9 +30,9 @@ from tqdm import tqdm
 from benchmarks.comparison.cell import Cell, Settings, quiet, run
 from benchmarks.comparison.costs import measure_costs
 from benchmarks.comparison.plan import PARTS, QUICK, Part, Plan
-from benchmarks.comparison.plots import draw
 from benchmarks.comparison.real import store_real
-from benchmarks.comparison.report import make_report
+from benchmarks.comparison.reporting.plots import draw
+from benchmarks.comparison.reporting.report import make_report
 from benchmarks.comparison.tasks import SOURCE, TASKS, Task, store
 from benchmarks.stopwatch import machine, write_json
 from datamodules.base import Split

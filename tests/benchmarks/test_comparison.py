@@ -15,7 +15,6 @@ from scipy import stats
 
 from benchmarks.comparison.calibration import calibrate
 from benchmarks.comparison.cell import Cell, run
-from benchmarks.comparison.markdown import p_text, plus_minus
 from benchmarks.comparison.methods import METHODS, at_budget, at_rank, shapes
 from benchmarks.comparison.plan import GRID, QUICK, Plan, next_rate
 from benchmarks.comparison.probes import (
@@ -25,7 +24,13 @@ from benchmarks.comparison.probes import (
     orthogonality_defect,
 )
 from benchmarks.comparison.real import store_real
-from benchmarks.comparison.statistics import Estimate, difference, estimate, holm
+from benchmarks.comparison.reporting.markdown import p_text, plus_minus
+from benchmarks.comparison.reporting.statistics import (
+    Estimate,
+    difference,
+    estimate,
+    holm,
+)
 from benchmarks.comparison.tasks import (
     SOURCE,
     TASKS,

@@ -13,7 +13,7 @@ from app.training.command import main as train
 from models import artefacts
 from models.adapters import methods
 from models.artefacts.checkpoint import load_checkpoint, read_checkpoint
-from models.artefacts.classes import class_named
+from models.artefacts.families import class_named
 from models.artefacts.merged import save_network
 from models.errors import CheckpointError
 from models.networks.interface import Network

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.comparison.cell import SCORED
-from benchmarks.comparison.markdown import (
+from benchmarks.comparison.methods import CONTESTANTS, METHODS
+from benchmarks.comparison.plan import GRID, PARTS, Plan, Results
+from benchmarks.comparison.reporting.markdown import (
     p_text,
     percent,
     plus_minus,
     section,
     table,
 )
-from benchmarks.comparison.methods import CONTESTANTS, METHODS
-from benchmarks.comparison.plan import GRID, PARTS, Plan, Results
+from benchmarks.comparison.reporting.statistics import difference, estimate, holm
 from benchmarks.comparison.runs import Group, Runs, mean, reader, tested
-from benchmarks.comparison.statistics import difference, estimate, holm
 from benchmarks.comparison.tasks import REAL
 
 Costs = Mapping[str, Mapping[str, float]]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from benchmarks.comparison.statistics import Estimate
+from benchmarks.comparison.reporting.statistics import Estimate
 
 
 def section(title: str, *paragraphs: str) -> str:

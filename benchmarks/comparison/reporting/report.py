@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.comparison.cell import SCORED
-from benchmarks.comparison.findings import (
+from benchmarks.comparison.methods import CONTESTANTS, METHODS
+from benchmarks.comparison.plan import Plan, Results, has_rank
+from benchmarks.comparison.reporting.findings import (
     Costs,
     ablations,
     cost_table,
@@ -14,22 +16,20 @@ from benchmarks.comparison.findings import (
     rates,
     real_frames,
 )
-from benchmarks.comparison.markdown import (
+from benchmarks.comparison.reporting.markdown import (
     p_text,
     percent,
     plus_minus,
     section,
     table,
 )
-from benchmarks.comparison.methods import CONTESTANTS, METHODS
-from benchmarks.comparison.plan import Plan, Results, has_rank
-from benchmarks.comparison.runs import Group, Runs, mean, reader, tested
-from benchmarks.comparison.statistics import (
+from benchmarks.comparison.reporting.statistics import (
     Estimate,
     difference,
     estimate,
     holm,
 )
+from benchmarks.comparison.runs import Group, Runs, mean, reader, tested
 
 REFERENCE = "lora"
 """Whom every row is compared with: LoRA on the same layers as the others."""
