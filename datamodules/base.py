@@ -153,7 +153,7 @@ class DepthDataModule(LightningDataModule):
 
     def _eval_loader(self, split: Split) -> DataLoader[DepthItem]:
         frames = self._frames[split]
-        sampler = ShareSampler(len(frames), *self._replicas())
+        sampler = ShareSampler(frames, *self._replicas(), shuffle=False)
         protocol = self.protocol
         transform = EvalTransform(self.image_size, protocol, self.image_input)
         # Inputs in the frames' own shapes do not stack.

@@ -10,7 +10,6 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     DistributedSampler,
-    Sampler,
 )
 
 from datamodules.batch import DepthBatch, DepthItem, Frame, Frames
@@ -102,21 +101,23 @@ class EpochSampler(DistributedSampler[Frame]):
         return ((self.epoch, index) for index in itertools.islice(indices, skip, None))
 
 
-class ShareSampler(Sampler[int]):
+class ShareSampler(DistributedSampler[Frame]):
     """Every frame once, in order, each process its share.
 
-    Lightning's own choice pads the shares to equal length with repeated frames, which
-    would count twice in the metrics.
+    torch's own pads the shares to equal length with repeated frames, which would count
+    twice in the metrics. A `DistributedSampler` by class, so that Lightning does not
+    share out the shares again.
     """
 
-    def __init__(self, frames: int, replicas: int, rank: int) -> None:
-        self.share = range(rank, frames, replicas)
+    def __iter__(self) -> Iterator[int]:  # type: ignore[override]
+        return iter(self._share)
 
     def __len__(self) -> int:
-        return len(self.share)
+        return len(self._share)
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.share)
+    @property
+    def _share(self) -> range:
+        return range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
 
 
 class ResumableLoader(DataLoader[DepthItem]):
@@ -126,25 +127,41 @@ class ResumableLoader(DataLoader[DepthItem]):
     first samples twice and its last ones never.
     """
 
-    _taken = 0
+    taken = 0
+    """Batches of this epoch that were handed out, before a resumption too."""
     _skip = 0
 
+    @property
+    def samples_per_step(self) -> int:
+        """Of all processes together."""
+        assert isinstance(self.sampler, EpochSampler)
+        assert self.batch_size is not None
+        return self.batch_size * self.sampler.num_replicas
+
     def state_dict(self) -> dict[str, int]:
-        """Batches that were handed out in this epoch."""
-        return {"taken": self._taken}
+        """Samples that all processes were handed in this epoch, 0 at its end."""
+        done = self.taken >= len(self)
+        return {"samples": 0 if done else self.taken * self.samples_per_step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next epoch that is iterated after those batches."""
-        self._skip = state["taken"] % max(len(self), 1)
+        """Begin the next epoch that is iterated after those samples.
+
+        Where they are no whole number of today's batches, the last part is seen again.
+        """
+        if "samples" in state:
+            samples = state["samples"]
+        else:  # written before November 2026
+            samples = state["taken"] % max(len(self), 1) * self.samples_per_step
+        self.taken = self._skip = samples // self.samples_per_step
 
     def __iter__(self) -> Iterator[DepthBatch]:  # type: ignore[override]
         assert isinstance(self.sampler, EpochSampler)
         assert self.batch_size is not None
-        self._taken = self._skip
+        self.taken = self._skip
         self.sampler.skip = self._skip * self.batch_size
         self._skip = 0
         for batch in super().__iter__():
-            self._taken += 1
+            self.taken += 1
             yield batch
 
 

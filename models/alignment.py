@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.metrics import WIDE
+
 Align = Literal["none", "median", "scale_shift", "disparity"]
 
 
@@ -33,12 +35,12 @@ def aligned(
         max_depth: Metres.
 
     Returns:
-        (B, 1, H, W) float64 metres, or the prediction itself for `none`.
+        (B, 1, H, W) `WIDE` metres, or the prediction itself for `none`.
     """
     if how == "none":
         return prediction
     inside = valid.flatten(1)
-    p, g = prediction.flatten(1).double(), target.flatten(1).double()
+    p, g = prediction.flatten(1).to(WIDE), target.flatten(1).to(WIDE)
     if how == "disparity":
         inverse = torch.where(inside, 1 / torch.where(inside, g, 1), 0)
         scale, shift = _least_squares(p, inverse, inside)

@@ -1,30 +1,34 @@
 """Training and evaluation of any depth network: one step, one loss, nine metrics."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 from typing import Protocol as Interface
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.batch import DepthBatch, ImageInput
+from datamodules.errors import DataError
 from datamodules.protocols import Protocol
 from models.adapters import is_never_trained, orthogonality
+from models.adapters.state import differences
 from models.alignment import Align, aligned
 from models.artefacts.checkpoint import network_tensors
 from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY
-from models.artefacts.record import check_version
-from models.errors import CheckpointError, OptionError
+from models.errors import OptionError
 from models.losses import silog
 from models.metrics import DepthMetrics, per_image
 from models.networks.depth_network import with_flip
 from models.networks.interface import Network
-from models.optimisation import Optimisation, kind_of
+from models.optimisation import OneCycle, Optimisation
+from models.resuming import check_resumable, record_of
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,10 @@ class DepthModule(LightningModule):
         """What was said of frames that could not be read, in order, each once."""
         self.empty: dict[str, int] = {}
         """How many images of each stage had no valid pixel."""
+        self._trained_pixels = torch.zeros((), dtype=torch.long)
         self.images: dict[str, int] = {}
         """How many images each stage's last score is the mean of."""
         self.scores = record.scores
-        self._trained_by: dict[str, str] | None = None
         self.val_metrics = DepthMetrics()
         self.test_metrics = DepthMetrics()
         for name, parameter in network.named_parameters():
@@ -102,6 +106,7 @@ class DepthModule(LightningModule):
         self._note_skipped(batch)
         depth = self(batch["image"])
         target, valid = batch["depth"], batch["valid"]
+        self._trained_pixels += valid.sum()
         focus = self.optimisation.variance_focus
         loss = silog(depth, target, valid, focus)
         with torch.no_grad():
@@ -151,7 +156,51 @@ class DepthModule(LightningModule):
                 "metric"
             )
 
+    def on_train_start(self) -> None:
+        """A resumed run follows its own options, not those of the checkpoint."""
+        if self.trainer.ckpt_path is None:
+            return
+        (optimizer,) = self.trainer.optimizers
+        schedule = self.trainer.lr_scheduler_configs[0].scheduler
+        assert isinstance(schedule, OneCycle)
+        schedule.steps = self._steps_in_all()
+        if changes := self.optimisation.apply(optimizer, schedule):
+            rank_zero_info(
+                f"resumed at step {schedule.last_epoch} with {'; '.join(changes)}: "
+                "rates follow one cycle over all steps from where it stands"
+            )
+
+    def _steps_in_all(self) -> int:
+        """Steps of a resumed run: those taken, and those that are still to come.
+
+        Where batches have another size than before, the epoch goes on at the sample at
+        which it stopped, and Lightning is told how many of today's batches that is.
+        """
+        trainer = self.trainer
+        estimate = int(trainer.estimated_stepping_batches)
+        if estimate == trainer.max_steps or not trainer.max_epochs:
+            return estimate
+        done = getattr(trainer.train_dataloader, "taken", 0)
+        place = trainer.fit_loop.epoch_loop.batch_progress.current
+        if done and place.ready != done:
+            # Saved at a batch's end, it is ready and not yet completed.
+            late = place.ready - place.completed
+            place.ready, place.completed = done, done - late
+        per_epoch = trainer.num_training_batches
+        share = (trainer.current_epoch + done / per_epoch) / trainer.max_epochs
+        return trainer.global_step + round(estimate * (1 - share))
+
+    def on_train_epoch_start(self) -> None:
+        self._trained_pixels = torch.zeros((), dtype=torch.long, device=self.device)
+
     def on_train_epoch_end(self) -> None:
+        pixels = self.trainer.strategy.reduce(self._trained_pixels, reduce_op="sum")
+        if int(pixels) == 0:
+            raise DataError(
+                "no training frame had a pixel to learn from: all truth is unknown or "
+                f"beyond {self.protocol.max_depth:g} m; is depth_scale (units per "
+                "metre) or max_depth wrong?"
+            )
         self._report_skipped()
 
     def on_test_epoch_end(self) -> None:
@@ -160,14 +209,6 @@ class DepthModule(LightningModule):
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
         optimizer, schedule = self.optimisation.make(self.network, steps)
-        # Before Lightning puts the checkpoint's state into it.
-        now, before = kind_of(optimizer), self._trained_by
-        if before is not None and now != before:
-            raise CheckpointError(
-                f"it was trained with {' and '.join(before.values())}, but the "
-                f"configuration asks for {' and '.join(now.values())}; use the same, "
-                "or start from it with model.weights"
-            )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -180,26 +221,30 @@ class DepthModule(LightningModule):
             key: state[key] for key in (f"network.{name}" for name in names)
         }
         record = replace(self.record, scores=self.scores).to_dict()
-        if self.trainer.optimizers:
-            record["training"] = kind_of(self.trainer.optimizers[0])
+        record["training"] = self.optimisation.kind()
         checkpoint[KEY] = record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if KEY not in checkpoint:
-            raise CheckpointError(
-                "the checkpoint was not written by this project's training"
-            )
-        check_version(checkpoint[KEY], "the checkpoint")
-        record = DepthRecord.from_dict(checkpoint[KEY])
-        record.check_base(self.record.base_sha256)
-        if record.network != self.record.network:
-            raise CheckpointError(
-                f"the checkpoint is of {record.network}, but the configuration asks "
-                f"for {self.record.network}; use the configuration it was trained with"
-            )
+        found = record_of(checkpoint, self.record)
+        self.scores = found.scores
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.check_resumable(checkpoint)
+            return
+        if changes := differences(self.record.adapter, found.adapter):
+            # Its own adapter alone gives its tensors a meaning.
+            changed = "; ".join(changes)
+            rank_zero_warn(f"the checkpoint's own adapter is used: {changed}")
+            self.network, self.record = found.adapted(), found
         tensors = network_tensors(checkpoint["state_dict"])
         self.record.check_tensors(self.network, tensors)
-        self._trained_by = checkpoint[KEY].get("training")
+
+    def check_resumable(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse to train on from a checkpoint that means something else.
+
+        Raises:
+            CheckpointError: Naming what differs.
+        """
+        check_resumable(checkpoint, self.record, self.network, self.optimisation)
 
     @property
     def protocol(self) -> Protocol:
@@ -243,6 +288,13 @@ class DepthModule(LightningModule):
         metrics.reset()
         self.images[stage] = int(means.pop("n_images"))
         empty = self.empty[stage] = int(means.pop("n_empty"))
+        if self.images[stage] == 0:
+            raise DataError(
+                f"none of the {empty} {stage} images has a pixel that counts in "
+                f"protocol {self.protocol.name}: all truth is unknown or outside "
+                f"{self.protocol.min_depth:g}-{self.protocol.max_depth:g} m; is "
+                "depth_scale (units per metre) or max_depth wrong?"
+            )
         self._report_skipped()
         if empty:
             rank_zero_warn(

@@ -6,6 +6,8 @@ from torchmetrics import Metric
 
 from datamodules.protocols import KITTI_SILOG, Silog
 
+WIDE = torch.float32 if torch.backends.mps.is_available() else torch.float64
+"""What is summed in: Apple's GPUs have no float64."""
 METRICS = (
     "delta1",
     "delta2",
@@ -35,13 +37,13 @@ def per_image(
         silog: Its convention; the KITTI benchmark's unless said otherwise.
 
     Returns:
-        (B, 9) float64 in the order of `METRICS`.
+        (B, 9) `WIDE` in the order of `METRICS`.
     """
     inside = valid.flatten(1)
     count = inside.sum(1).clamp(min=1)
     # 1 against 1 has no error, so what is not valid adds nothing to any sum.
-    p = torch.where(inside, depth.flatten(1).double(), 1.0)
-    g = torch.where(inside, target.flatten(1).double(), 1.0)
+    p = torch.where(inside, depth.flatten(1).to(WIDE), 1.0)
+    g = torch.where(inside, target.flatten(1).to(WIDE), 1.0)
 
     def mean(values: Tensor) -> Tensor:
         return torch.where(inside, values, 0.0).sum(1) / count
@@ -52,7 +54,7 @@ def per_image(
     silog_square = log_mse - silog.focus * mean(log_error).square()
     return torch.stack(
         (
-            *(mean((ratio < 1.25**k).double()) for k in (1, 2, 3)),
+            *(mean((ratio < 1.25**k).to(WIDE)) for k in (1, 2, 3)),
             mean(error.abs() / g),
             mean(error.square() / g),
             mean(error.square()).sqrt(),
@@ -80,7 +82,7 @@ class DepthMetrics(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        zeros = torch.zeros(len(METRICS), dtype=torch.float64)
+        zeros = torch.zeros(len(METRICS), dtype=WIDE)
         self.add_state("sums", zeros, dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("empty", torch.tensor(0), dist_reduce_fx="sum")

@@ -1,18 +1,21 @@
 """How trainable tensors are trained: groups with rates, an optimiser, a schedule."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from models.errors import OptionError
 from models.networks.interface import Network
 
 ADAPTER = ".adapter."
 SCHEDULE = "one cycle"
+START_DIVISOR, END_DIVISOR = 25.0, 1e4
 
 
 class Rate(NamedTuple):
@@ -68,7 +71,7 @@ class Optimisation:
             "encoder_flat": Rate(encoder_lr, 0.0),
         }
 
-    def make(self, network: Network, steps: int) -> tuple[Optimizer, LRScheduler]:
+    def make(self, network: Network, steps: int) -> tuple[Optimizer, "OneCycle"]:
         """The optimiser of a network's trainable tensors, and its schedule.
 
         Args:
@@ -90,14 +93,92 @@ class Optimisation:
             raise OptionError(
                 f"optimisation.optimizer {name} cannot take these parameters: {error}"
             ) from None
-        schedule = OneCycleLR(
-            optimizer,
-            max_lr=[rates[name].lr for name in groups],
-            total_steps=steps,
-            pct_start=self.warmup,
-            cycle_momentum=False,
-        )
-        return optimizer, schedule
+        return optimizer, OneCycle(optimizer, steps, self.warmup)
+
+    def kind(self) -> dict[str, str]:
+        """What a checkpoint says about how it was trained."""
+        # Made for one matrix: what the options give may be a function.
+        made = type(self.optimizer([nn.Parameter(torch.zeros(1, 1))]))
+        return {
+            "optimizer": f"{made.__module__}.{made.__qualname__}",
+            "schedule": SCHEDULE,
+        }
+
+    def apply(self, optimizer: Optimizer, schedule: "OneCycle") -> list[str]:
+        """Give a restored optimiser these rates and decays, in place.
+
+        Its state came from a checkpoint, and with it the rates of then.
+
+        Returns:
+            What is different from then, in words.
+        """
+        rates, changes = self.rates(), []
+        if schedule.steps != schedule.steps_before:
+            changes.append(
+                f"{schedule.steps} steps in all, not {schedule.steps_before}"
+            )
+        for group in optimizer.param_groups:
+            rate = rates[group["name"]]
+            peak = group.get("max_lr", group["initial_lr"])
+            before = Rate(peak, group["weight_decay"])
+            changes += [
+                f"{group['name']} {name} {new:g}, not {old:g}"
+                for name, new, old in zip(Rate._fields, rate, before, strict=True)
+                if new != old
+            ]
+            group["initial_lr"], group["weight_decay"] = rate.lr, rate.weight_decay
+        schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        now = schedule.get_lr()
+        for group, lr in zip(optimizer.param_groups, now, strict=True):
+            group["lr"] = lr
+        schedule._last_lr = now
+        return changes
+
+
+class OneCycle(LRScheduler):
+    """A rise to each group's own rate and a fall to nearly nothing, both as cosines.
+
+    Smith and Topin, Super-Convergence, 2017, as in torch's `OneCycleLR`: from 1 / 25 of
+    the rate to 1 / 10,000 of that. A function of the step and of all steps alone, so
+    that a run can go on with more or fewer steps than it was begun with: its rates
+    then follow the curve over the new length from where it stands.
+
+    Args:
+        optimizer: Its groups' rates are the peaks.
+        steps: Of the whole training; later ones have the last rate.
+        warmup: Fraction of the steps in which the rate rises.
+    """
+
+    def __init__(self, optimizer: Optimizer, steps: int, warmup: float) -> None:
+        self.steps, self.warmup = steps, warmup
+        self.steps_before: int = steps
+        """Of the run whose state was loaded, or its own."""
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        """Part of the peak rate at a step, from 0."""
+        top, end = self.warmup * self.steps - 1, self.steps - 1
+        if top > 0 and step <= top:
+            return _cosine(1 / START_DIVISOR, 1.0, step / top)
+        done = (step - top) / (end - top) if end > top else 1.0
+        return _cosine(1.0, 1 / (START_DIVISOR * END_DIVISOR), min(done, 1.0))
+
+    def get_lr(self) -> list[float | Tensor]:
+        factor = self.factor(self.last_epoch)
+        return [rate * factor for rate in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step alone: what else there is belongs to the run that goes on."""
+        return {"last_epoch": self.last_epoch, "steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.last_epoch = state_dict["last_epoch"]
+        # torch's own, in checkpoints up to November 2026, says it by another name.
+        self.steps_before = state_dict.get("steps") or state_dict["total_steps"]
+
+
+def _cosine(start: float, end: float, part: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
 
 
 def parameter_groups(network: Network) -> dict[str, list[nn.Parameter]]:
@@ -111,12 +192,3 @@ def parameter_groups(network: Network) -> dict[str, list[nn.Parameter]]:
             whole = f"{network.part_of(name)}{flat}"
             groups["adapter" if ADAPTER in name else whole].append(parameter)
     return {name: parameters for name, parameters in groups.items() if parameters}
-
-
-def kind_of(optimizer: Optimizer) -> dict[str, str]:
-    """What a checkpoint says about how it was trained."""
-    kind = type(optimizer)
-    return {
-        "optimizer": f"{kind.__module__}.{kind.__qualname__}",
-        "schedule": SCHEDULE,
-    }

@@ -167,7 +167,13 @@ class DepthWriter(BasePredictionWriter):
             return entry
         size = (depth.shape[0], depth.shape[1])
         intrinsics = self.camera.intrinsics(size, self.focals_px[index])
-        known = depth[np.isfinite(depth)]
+        if wrong := int(np.count_nonzero(~np.isfinite(depth))):
+            entry["error"] = (
+                f"the prediction is not finite in {wrong} of {depth.size} pixels; try "
+                "--precision 32-true, or other weights"
+            )
+            return entry
+        known = depth
         entry |= {
             "size": [size[1], size[0]],
             "depth_min": float(known.min()) if known.size else None,

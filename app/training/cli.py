@@ -22,7 +22,9 @@ from app.training.previews import Previews
 from app.training.results import Summary, TestResults
 from datamodules.base import DepthDataModule
 from models.adapters import AdapterConfig
+from models.artefacts.files import read_torch
 from models.depth_module import DepthModule, Scoring
+from models.errors import CheckpointError
 
 RUNS = Path("runs")
 
@@ -77,6 +79,15 @@ class DepthCLI(LightningCLI):
             parser.set_defaults(verbose=False)
         return parser
 
+    def before_fit(self) -> None:
+        """Refuse a checkpoint that does not fit before its run's records change."""
+        path = self.config["fit"].get("ckpt_path")
+        if path is None or not Path(path).is_file():
+            return
+        self.model.check_resumable(read_torch(Path(path), CheckpointError))
+        if run := _resumed_run(path):
+            _keep_metrics(run)
+
     def before_test(self) -> None:
         """Hand the options of `test` to the module."""
         config = self.config["test"]
@@ -119,11 +130,17 @@ class DepthCLI(LightningCLI):
 
 
 class SaveConfig(SaveConfigCallback):
-    """The resolved configuration goes into a run folder, which only `fit` has."""
+    """The resolved configuration goes into a run folder, which only `fit` has.
+
+    Not before the checkpoint of a resumed run has been found to fit: what is refused
+    leaves the folder's records as they were.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        pass
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().setup(trainer, pl_module, "fit")
 
 
 def _spec(kind: type, arguments: dict[str, object]) -> jsonargparse.Namespace:
@@ -144,16 +161,27 @@ def _default_precision() -> str:
 
 
 def _new_run(runs: Path, configs: list[Path]) -> Path:
-    """`<runs>/<names of the configs>/version_N`, N the first free number."""
+    """`<runs>/<names of the configs>/version_N`, N the first free number.
+
+    The folder is taken by making it, or two runs that begin together would share it. Of
+    several processes the first one alone writes, so the others' number is of no use.
+    """
     folder = runs / ("-".join(config.stem for config in configs) or "fit")
     number = 0
-    while (folder / f"version_{number}").exists():
-        number += 1
-    return folder / f"version_{number}"
+    while True:
+        run = folder / f"version_{number}"
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return run
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return run
 
 
 def _resumed_run(ckpt_path: object) -> Path | None:
-    """The run folder that a checkpoint lies in, its old metrics kept aside."""
+    """The run folder that a checkpoint lies in."""
     if not isinstance(ckpt_path, str) or ckpt_path in ("best", "last", "hpc"):
         return None
     path = Path(ckpt_path)
@@ -162,7 +190,6 @@ def _resumed_run(ckpt_path: object) -> Path | None:
         return None
     if not run.name.startswith("version_"):
         return None
-    _keep_metrics(run)
     return run
 
 

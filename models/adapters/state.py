@@ -37,10 +37,29 @@ def describe(config: AdapterConfig) -> dict[str, Any]:
             "nothing trained with it could be opened again; enter it there"
         )
     options = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(config).items()
+        name: _plain(value) for name, value in dataclasses.asdict(config).items()
     }
     return {"method": name, "options": options}
+
+
+def differences(now: AdapterConfig | None, before: AdapterConfig | None) -> list[str]:
+    """Each option in which two adapters differ, in words; [] where none does."""
+    if now is None or before is None or type(now) is not type(before):
+        names = [
+            "none" if config is None else type(config).__name__
+            for config in (now, before)
+        ]
+        return [] if now is before else [f"{names[0]} here, {names[1]} there"]
+    return [
+        f"{field.name} is {getattr(now, field.name)} here, "
+        f"{getattr(before, field.name)} there"
+        for field in dataclasses.fields(now)
+        if _plain(getattr(now, field.name)) != _plain(getattr(before, field.name))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def config_of(description: Mapping[str, Any]) -> AdapterConfig:

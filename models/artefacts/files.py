@@ -128,6 +128,12 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Names of tensors with NaN or infinite values, in words; "" for none."""
+    wrong = [n for n, t in tensors.items() if not bool(torch.isfinite(t).all())]
+    return _some(wrong) if wrong else ""
+
+
 def _first_line(problem: Exception) -> str:
     text = re.split(r"[\n.]", str(problem).strip())[0]
     return text or type(problem).__name__

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.adapters import AdapterConfig, adapt
 from models.adapters.state import adapter_names, config_of, describe
 from models.artefacts.base import Base
-from models.artefacts.files import misfits, shapes_of
+from models.artefacts.files import misfits, not_finite, shapes_of
 from models.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -74,13 +74,19 @@ class Record(ABC, Generic[N]):
             raise CheckpointError(
                 "its frozen base was random and is not stored; train from real weights"
             )
-        if self.adapter is None:
-            network = self.build()
-        else:
-            network = self.load_base()
-            adapt(network, self.adapter)
+        network = self.adapted()
         self.check_tensors(network, tensors)
+        if wrong := not_finite(tensors):
+            raise CheckpointError(f"it holds NaN or infinite numbers in {wrong}")
         network.load_state_dict(tensors, strict=False)
+        return network
+
+    def adapted(self) -> N:
+        """The network with its adapter in place, before anything was trained."""
+        if self.adapter is None:
+            return self.build()
+        network = self.load_base()
+        adapt(network, self.adapter)
         return network
 
     def check_base(self, sha256: str) -> None:

@@ -58,7 +58,7 @@ def test_resume__goes_on_where_the_state_was_taken():
     taken = iter(loader)
     next(taken)
     state = loader.state_dict()
-    assert state == {"taken": 1}
+    assert state == {"samples": 2}
     resumed = module().train_dataloader()
     resumed.load_state_dict(state)
     assert paths(epoch(resumed, 4)) == paths(whole[1:])

@@ -81,6 +81,30 @@ def test_resume__ends_bit_equal_to_an_uninterrupted_run(
         assert torch.equal(resumed.network.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_resume__within_an_epoch_at_the_same_sample(tmp_path, tiny_weights, size):
+    """8 frames in batches of 2, killed after the second batch, then in other ones."""
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer(tmp_path, StopAt(2)).fit(module(tiny_weights), data())
+    seen = []
+
+    class Note(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.append((trainer.current_epoch, *batch["path"]))
+
+    resumed, again = data(), trainer(tmp_path, Note(), epochs=2)
+    resumed.batch_size = size
+    again.fit(module(tiny_weights), resumed, ckpt_path=tmp_path / "last.ckpt")
+    whole = data()
+    whole.setup("fit")
+    order = [path for batch in whole.train_dataloader() for path in batch["path"]]
+    first = [path for epoch, *paths in seen for path in paths if epoch == 0]
+    assert first == order[4:]
+    assert sum(len(paths) for _, *paths in seen) == 4 + 8
+    schedule = again.lr_scheduler_configs[0].scheduler
+    assert schedule.steps == again.global_step == 2 + len(seen)
+
+
 def test_checkpoint__holds_what_was_trained_and_nothing_else(tmp_path, tiny_weights):
     trained = module(tiny_weights)
     trainer(tmp_path, epochs=1).fit(trained, data())
@@ -108,10 +132,23 @@ def test_checkpoint__of_another_base_is_refused(tmp_path, tiny_weights):
 @pytest.mark.parametrize("other", [Lava(rank=3), LoRA(rank=2), None])
 def test_checkpoint__of_another_adapter_is_refused(tmp_path, tiny_weights, other):
     trainer(tmp_path, epochs=1).fit(module(tiny_weights), data())
-    with pytest.raises(CheckpointError, match="tensors do not fit this configuration"):
+    with pytest.raises(CheckpointError, match="adapter is another one"):
         trainer(tmp_path).fit(
             module(tiny_weights, other), data(), ckpt_path=tmp_path / "last.ckpt"
         )
+
+
+def test_scores__are_kept_until_the_next_validation(tmp_path, tiny_weights):
+    trainer(tmp_path, epochs=2).fit(module(tiny_weights), data())
+    last = tmp_path / "last.ckpt"
+    before, _ = read_checkpoint(last)
+    assert before.scores["n_images"] == 3
+    again = trainer(tmp_path, epochs=3)
+    again.limit_val_batches = 0
+    again.fit(module(tiny_weights), data(), ckpt_path=last)
+    assert again.global_step == 12
+    after, _ = read_checkpoint(last)
+    assert after.scores == before.scores
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a checkpoint", {"epoch": 1}])
@@ -171,7 +208,7 @@ def test_optimiser__adapter_and_head_have_their_own_rates(tmp_path, tiny_weights
     run = trainer(tmp_path, epochs=1)
     run.fit(learner, data())
     groups = {g["name"]: g for g in run.optimizers[0].param_groups}
-    assert {n: g["max_lr"] for n, g in groups.items()} == {
+    assert {n: g["initial_lr"] for n, g in groups.items()} == {
         "adapter": 1e-3,
         "head": 1e-4,
         "head_flat": 1e-4,
@@ -188,7 +225,7 @@ def test_optimiser__a_whole_network_has_a_rate_for_its_encoder(tmp_path, tiny_we
     run = trainer(tmp_path, epochs=1)
     run.fit(learner, data())
     groups = {
-        g["name"]: (g["max_lr"], len(g["params"]))
+        g["name"]: (g["initial_lr"], len(g["params"]))
         for g in run.optimizers[0].param_groups
     }
     assert {name: rate for name, (rate, _) in groups.items()} == {

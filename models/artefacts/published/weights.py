@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from models.artefacts.files import (
     KEY,
     misfits,
+    not_finite,
     read_tensors,
     read_torch,
     shapes_of,
@@ -98,6 +99,8 @@ def load_weights(
             f"{path} does not fit this network: {'; '.join(problems)}; choose the size "
             "and kind that the file is for"
         )
+    if wrong := not_finite(state):
+        raise NetworkError(f"{path} holds NaN or infinite numbers in {wrong}")
     module.load_state_dict(state, strict=False)
 
 

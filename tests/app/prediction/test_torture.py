@@ -99,7 +99,7 @@ def test_folder__good_ones_are_done_and_bad_ones_named(model, tmp_path, capsys):
 
 
 def test_sigterm__the_same_command_again_finishes(model, tmp_path):
-    good = torture(tmp_path / "in", plain=150)
+    good = torture(tmp_path / "in", plain=80)
     out = tmp_path / "out"
     command = [sys.executable, str(REPO / "predict.py")]
     command += arguments(tmp_path / "in", model, out, "--batch-size", "1")

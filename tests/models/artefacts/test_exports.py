@@ -130,6 +130,10 @@ def test_onnx__three_sizes_and_batches(network, tmp_path):
 def test_onnx__half_is_half_the_size_and_leaves_the_network_alone(network, tmp_path):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert save(network, tmp_path / "half", "onnx", half=True) < 2e-2
+    reopened = onnx_form.OnnxNetwork(tmp_path / "half/model.onnx")
+    x = torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        torch.testing.assert_close(reopened(x), network(x), rtol=2e-2, atol=0)
     whole = 4 * sum(value.numel() for value in before.values())
     assert (tmp_path / "half/model.onnx").stat().st_size < 0.65 * whole
     for name, value in network.state_dict().items():

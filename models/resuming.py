@@ -1,0 +1,67 @@
+"""Whether a checkpoint is one that a module can be scored by, or go on from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.adapters.state import differences
+from models.artefacts.checkpoint import network_tensors
+from models.artefacts.depth_record import DepthRecord
+from models.artefacts.files import KEY
+from models.artefacts.record import check_version
+from models.errors import CheckpointError
+from models.networks.interface import Network
+from models.optimisation import Optimisation
+
+INSTEAD = "the configuration it was trained with, or start from it with model.weights"
+
+
+def record_of(checkpoint: object, own: DepthRecord) -> DepthRecord:
+    """The record of a checkpoint of the same base and network as one's own.
+
+    Args:
+        checkpoint: Content of a `.ckpt`.
+        own: Of the module at hand.
+
+    Raises:
+        CheckpointError: If it is not one of ours, or of another base or network.
+    """
+    if not isinstance(checkpoint, Mapping) or KEY not in checkpoint:
+        raise CheckpointError(
+            "the checkpoint was not written by this project's training"
+        )
+    check_version(checkpoint[KEY], "the checkpoint")
+    found = DepthRecord.from_dict(checkpoint[KEY])
+    found.check_base(own.base_sha256)
+    if found.network != own.network:
+        raise CheckpointError(
+            f"the checkpoint is of {found.network}, but the configuration asks for "
+            f"{own.network}; use the configuration it was trained with"
+        )
+    return found
+
+
+def check_resumable(
+    checkpoint: Mapping[str, Any],
+    own: DepthRecord,
+    network: Network,
+    optimisation: Optimisation,
+) -> None:
+    """Refuse to train on from a checkpoint that means something else.
+
+    Raises:
+        CheckpointError: Naming each option of the adapter that differs, each tensor
+            that does not fit, and another kind of optimiser.
+    """
+    found = record_of(checkpoint, own)
+    if changes := differences(own.adapter, found.adapter):
+        raise CheckpointError(
+            f"the checkpoint's adapter is another one: {'; '.join(changes)}; use "
+            f"{INSTEAD}"
+        )
+    own.check_tensors(network, network_tensors(checkpoint["state_dict"]))
+    before, now = checkpoint[KEY].get("training"), optimisation.kind()
+    if before is not None and before != now:
+        raise CheckpointError(
+            f"it was trained with {' and '.join(before.values())}, but the "
+            f"configuration asks for {' and '.join(now.values())}; use {INSTEAD}"
+        )

@@ -1,0 +1,139 @@
+"""A run's records say what happened, and options that cannot hold are not accepted."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from app.training.cli import _new_run
+from app.training.command import main
+from tests.app.training.test_train import folder_data, write_config
+from tests.conftest import write_rgbd
+
+ADAPTER = "--model.init_args.adapter.init_args."
+RATES = "--model.init_args.optimisation."
+LAST = "runs/small/version_0/checkpoints/last.ckpt"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def trained(tmp_path, tiny_weights):
+    """A run of two epochs, eight steps."""
+    config = str(write_config(tmp_path, tiny_weights))
+    main(["fit", "--config", config])
+    return config
+
+
+def score() -> dict:
+    return json.loads(Path(LAST).with_name("test_full.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (f"{ADAPTER}alpha", "40"),
+        (f"{ADAPTER}rank", "3"),
+        (f"{ADAPTER}qkv", "qv"),
+        ("--model.init_args.adapter", "models.adapters.LoRA"),
+        ("--model.init_args.adapter", "null"),
+    ],
+    ids=lambda other: other[-1],
+)
+def test_test__uses_the_adapter_of_the_checkpoint(trained, capsys, other):
+    main(["test", "--config", trained, "--ckpt_path", LAST])
+    expected = score()
+    Path(LAST).with_name("test_full.json").unlink()
+    with pytest.warns(UserWarning, match="the checkpoint's own adapter is used"):
+        main(["test", "--config", trained, "--ckpt_path", LAST, *other])
+    assert score() == expected
+
+
+@pytest.mark.parametrize("other", ["alpha", "rank", "dropout"])
+def test_fit__with_another_adapter_than_the_checkpoints_is_refused(
+    trained, capsys, other
+):
+    value = {"alpha": "40", "rank": "3", "dropout": "0.5"}[other]
+    more = ["--ckpt_path", LAST, f"{ADAPTER}{other}", value]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", trained, *more])
+    found = capsys.readouterr().err
+    assert f"{other} is {float(value):g}" in found
+    assert list(Path("runs/small/version_0").glob("metrics*.csv")) == [
+        Path("runs/small/version_0/metrics.csv")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--trainer.max_epochs", "4"], "16 steps in all, not 8"),
+        (["--data.init_args.batch_size", "1"], "16 steps in all, not 8"),
+        (["--data.init_args.n_train", "12"], "not 8"),
+    ],
+    ids=["more epochs", "smaller batch", "more frames"],
+)
+def test_fit__goes_on_with_another_length(trained, caplog, more, said):
+    epochs = [] if "--trainer.max_epochs" in more else ["--trainer.max_epochs", "3"]
+    with caplog.at_level("INFO"):
+        main(["fit", "--config", trained, "--ckpt_path", LAST, *epochs, *more])
+    assert "resumed at step 8" in caplog.text
+    content = torch.load(LAST, weights_only=True)
+    assert content["global_step"] > 8
+    assert list(Path("runs/small/version_0").glob("metrics_1.csv"))
+
+
+def test_fit__goes_on_with_other_rates_and_says_so(trained, caplog):
+    more = [f"{RATES}adapter_lr", "0.01", f"{RATES}weight_decay", "0.5"]
+    longer = ["--trainer.max_epochs", "3"]
+    with caplog.at_level("INFO"):
+        main(["fit", "--config", trained, "--ckpt_path", LAST, *longer, *more])
+    assert "adapter lr 0.01, not 0.001" in caplog.text
+    assert "head weight_decay 0.5, not 0.01" in caplog.text
+    (state,) = torch.load(LAST, weights_only=True)["optimizer_states"]
+    groups = {group["name"]: group for group in state["param_groups"]}
+    assert groups["adapter"]["initial_lr"] == 0.01
+    assert groups["head"]["weight_decay"] == 0.5
+
+
+def test_runs__that_begin_together_have_folders_of_their_own(tmp_path):
+    runs = [_new_run(tmp_path, [Path("a.yaml")]) for _ in range(3)]
+    assert [run.name for run in runs] == ["version_0", "version_1", "version_2"]
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_truth__of_which_nothing_counts_is_one_line(
+    tmp_path, tiny_weights, capsys, command
+):
+    root = write_rgbd(tmp_path / "far", 6)
+    for path in (root / "depths/a").iterdir():
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(depth > 0, depth + 20_000, 0).astype(np.uint16))
+    config = str(write_config(tmp_path, tiny_weights, folder_data(root)))
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--config", config])
+    assert stopped.value.code == 1
+    assert "has a pixel that counts in protocol full" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not list(tmp_path.rglob("test_*.json"))
+
+
+def test_training__truth_of_which_nothing_counts_is_one_line(
+    tmp_path, tiny_weights, capsys
+):
+    far, near = (write_rgbd(tmp_path / name, 4) for name in ("far", "near"))
+    for path in (far / "depths/a").iterdir():
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(depth > 0, depth + 20_000, 0).astype(np.uint16))
+    data = folder_data(far, val_root=str(near))
+    config = str(write_config(tmp_path, tiny_weights, data))
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", config])
+    assert stopped.value.code == 1
+    assert "no training frame had a pixel to learn from" in capsys.readouterr().err
