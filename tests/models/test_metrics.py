@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from datamodules.protocols import Silog
-from models.metrics import METRICS, DepthMetrics
+from models.metrics import METRICS, DepthMetrics, per_image
 from tests.models.published import by_hand
 
 
@@ -94,3 +94,15 @@ def test_compute__perfect_prediction():
     row = computed(metric)
     assert [row.pop(f"delta{k}") for k in (1, 2, 3)] == [1, 1, 1]
     assert set(row.values()) == {0}
+
+
+def test_metrics__sum_in_float32_where_there_is_no_float64(monkeypatch):
+    """Apple's GPUs refuse any float64 tensor."""
+    monkeypatch.setattr("models.metrics.WIDE", torch.float32)
+    depth = torch.rand(2, 1, 4, 5) + 1
+    valid = torch.ones_like(depth, dtype=torch.bool)
+    rows = per_image(depth, depth * 1.1, valid)
+    metrics = DepthMetrics()
+    metrics.update(depth, depth * 1.1, valid)
+    assert rows.dtype == metrics.sums.dtype == torch.float32
+    assert metrics.compute()["abs_rel"] == pytest.approx(1 - 1 / 1.1, rel=1e-5)

@@ -20,7 +20,9 @@ from models import DepthAnythingModule
 from models.adapters import Lava
 from models.artefacts.adapter_folder import save_adapter
 from models.artefacts.checkpoint import load_checkpoint
+from models.artefacts.merged import save_network
 from models.networks import load_depth_anything
+from tests.conftest import random_tiny
 
 SIZE = (28, 42)
 
@@ -336,3 +338,16 @@ def test_model__checkpoint_adapter_and_merged_predict_the_same(
         maps.append(np.load(out / "sub dir/b.png.depth.npy"))
     assert np.array_equal(maps[0], maps[1])
     assert np.array_equal(maps[0], maps[2])
+
+
+def test_prediction__that_is_not_finite_has_failed(photographs, tmp_path, capsys):
+    network = random_tiny()
+    with torch.no_grad():
+        # Finite weights whose products are not.
+        network.pretrained.patch_embed.proj.weight.mul_(1e38)
+    save_network(network, tmp_path / "model")
+    with pytest.raises(SystemExit) as stopped:
+        predict(photographs / "a.png", tmp_path / "model", tmp_path / "out")
+    assert stopped.value.code == 1
+    assert "not finite in 1551 of 1551 pixels" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["predictions.json"]

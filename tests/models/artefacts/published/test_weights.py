@@ -137,3 +137,11 @@ def test_fingerprint__changes_with_any_value():
     with torch.no_grad():
         network.last_conv.bias += 1e-6
     assert fingerprint(network) != before
+
+
+def test_load__numbers_that_are_none_are_named(tmp_path):
+    state = relative().state_dict()
+    state["pretrained.norm.weight"][3] = torch.nan
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(NetworkError, match=r"NaN .* in pretrained\.norm\.weight"):
+        load_depth_anything(tmp_path / "w.safetensors", **RELATIVE)
