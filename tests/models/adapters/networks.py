@@ -5,7 +5,6 @@ from torch import nn
 
 from models.adapters import TrainFully, adapters
 from models.adapters.methods import METHODS
-from models.adapters.state import adapter_names
 
 INCREMENTS = [method for method in METHODS.values() if method is not TrainFully]
 """Every method that changes a weight: properties hold for each."""
@@ -21,9 +20,3 @@ def perturb(network, scale=0.3):
 
 def stack() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 8))
-
-
-def load_whole(network, tensors):
-    """Fill in all that makes the network's adapter, and nothing else."""
-    assert tensors.keys() == set(adapter_names(network))
-    network.load_state_dict(tensors, strict=False)
