@@ -1,5 +1,6 @@
 """What needs no network is answered before torch and Lightning are imported."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,17 +9,19 @@ import pytest
 
 REPO = Path(__file__).parents[2]
 PROBE = """
-import sys
-from app.{wing}.command import main
-try:
-    main({args!r})
-except SystemExit as stopped:
-    code = stopped.code
-else:
-    code = 0
-print("code", code, file=sys.stderr)
-loaded = {{"torch", "lightning", "transformers"}} & set(sys.modules)
+import contextlib, importlib, io, json, sys
+answers = []
+for wing, args in json.load(sys.stdin):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            importlib.import_module(f"app.{wing}.command").main(args)
+        except SystemExit as stopped:
+            code = stopped.code
+    answers.append([code, out.getvalue(), err.getvalue()])
+loaded = {"torch", "lightning", "transformers"} & set(sys.modules)
 assert not loaded, loaded
+json.dump(answers, sys.stdout)
 """
 PICTURE = "docs/predict.png"
 CASES = [
@@ -64,20 +67,28 @@ CASES += [
 ]
 
 
-@pytest.mark.parametrize(("wing", "args", "code", "message"), CASES)
-def test_answer__needs_no_torch(wing, args, code, message):
+@pytest.fixture(scope="module")
+def answers() -> list[tuple[int, str, str]]:
+    """What each case came to, all of them in one fresh interpreter without torch."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE.format(wing=wing, args=args)],
+        [sys.executable, "-c", PROBE],
+        input=json.dumps([case[:2] for case in CASES]),
         capture_output=True,
         text=True,
         check=False,
         cwd=REPO,
     )
     assert done.returncode == 0, done.stderr
-    *said, last = done.stderr.strip().splitlines()
-    assert last == f"code {code}"
-    assert message in (done.stdout if code == 0 else said[-1])
-    assert len(said) == (code != 0)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: str(CASES[n][1]))
+def test_answer__needs_no_torch_and_is_one_line(answers, number):
+    _, _, code, message = CASES[number]
+    found, out, err = answers[number]
+    assert found == code
+    assert message in (err if code else out)
+    assert len(err.splitlines()) == (1 if code else 0)
 
 
 @pytest.mark.parametrize("package", ["models.adapters", "models.networks"])

@@ -69,13 +69,22 @@ def frames(tmp_path_factory) -> Path:
     return folder
 
 
-def test_quick_comparison__from_the_command_line(tmp_path):
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("methods",),
+        pytest.param(("methods", "ablations", "costs"), marks=pytest.mark.slow),
+    ],
+    ids=len,
+)
+def test_quick_comparison__from_the_command_line(tmp_path, parts):
     command = [sys.executable, "-m", "benchmarks.method_comparison", "--quick"]
     command += ["--out", str(tmp_path), "--workers", "2"]
-    command += ["--parts", "methods", "ablations", "costs"]
+    command += ["--parts", *parts]
     subprocess.run(command, cwd=ROOT, check=True, timeout=300)
     report = (tmp_path / "report.md").read_text()
-    for heading in ("delta1 of every method", "streets, 8 frames, 1.5 %", "Rank"):
+    headings = ["delta1 of every method", "streets, 8 frames, 1.5 %"]
+    for heading in headings + ["Rank"] * ("ablations" in parts):
         assert f"## {heading}" in report
     for method in QUICK.methods:
         assert f"| {METHODS[method].title} |" in report

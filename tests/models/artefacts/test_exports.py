@@ -126,6 +126,7 @@ def test_onnx__three_sizes_and_batches(network, tmp_path):
     assert config["max_depth"] == 10.0
 
 
+@pytest.mark.slow
 @onnx_of_any_size
 def test_onnx__half_is_half_the_size_and_leaves_the_network_alone(network, tmp_path):
     before = {name: value.clone() for name, value in network.state_dict().items()}
