@@ -94,6 +94,8 @@ def test_quick_comparison__from_the_command_line(tmp_path, parts):
             assert len({line.count("|") for line in lines.splitlines()}) == 1
     for plot in ("accuracy", "curves", "forgetting"):
         assert (tmp_path / f"{plot}.png").stat().st_size > 10_000
+    if parts == ("methods",):
+        return
     # What is finished is not run again, and other settings are not mixed in.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
     subprocess.run(command, cwd=ROOT, check=True, timeout=300)

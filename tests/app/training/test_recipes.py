@@ -42,7 +42,9 @@ def weights(tmp_path_factory) -> dict[str, str]:
     return {"": str(depth), "dinov2_": str(encoder)}
 
 
-@pytest.mark.parametrize("encoder", ["", "dinov2_"])
+@pytest.mark.parametrize(
+    "encoder", ["", pytest.param("dinov2_", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("name", "protocol", "writer"),
     [

@@ -107,6 +107,7 @@ def test_transformers__elsewhere_differs_by_the_interpolation_rule(network, tmp_
     assert 0 < ((theirs - ours).abs() / ours).max() < 0.2
 
 
+@pytest.mark.slow  # the matrix exports and compares at two sizes and batches
 @onnx_of_any_size
 def test_onnx__three_sizes_and_batches(network, tmp_path):
     assert save(network, tmp_path / "out", "onnx") < 1e-4

@@ -41,7 +41,11 @@ def reference(size: str, version: str, kind: str, max_depth: float | None):
 
 @pytest.mark.parametrize(
     ("version", "kind", "max_depth"),
-    [("v2", "relative", None), ("v1", "relative", None), ("v2", "metric", 20)],
+    [
+        ("v1", "relative", None),
+        pytest.param("v2", "relative", None, marks=pytest.mark.slow),
+        ("v2", "metric", 20),
+    ],
 )
 def test_forward__equals_transformers_at_518(tmp_path, version, kind, max_depth):
     """Through a saved folder, so that the key mapping is tested with it."""
@@ -80,7 +84,14 @@ def resample(values: np.ndarray, n: int, axis: int) -> np.ndarray:
     return np.moveaxis(np.tensordot(weights, values, (1, axis)), 0, axis)
 
 
-@pytest.mark.parametrize("size", [(392, 518), (350, 1204), (518, 686)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (392, 518),
+        pytest.param((350, 1204), marks=pytest.mark.slow),
+        pytest.param((518, 686), marks=pytest.mark.slow),
+    ],
+)
 def test_forward__equals_transformers_with_the_official_rule_at_other_sizes(size):
     """All but the position embedding is theirs; that is re-derived above, in NumPy."""
     model = reference("S", "v2", "relative", None)
