@@ -98,6 +98,7 @@ def test_folder__good_ones_are_done_and_bad_ones_named(model, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow  # disk_full and `again` are its short form
 def test_sigterm__the_same_command_again_finishes(model, tmp_path):
     good = torture(tmp_path / "in", plain=80)
     out = tmp_path / "out"
