@@ -140,7 +140,13 @@ def read_split(path: Path, key: Literal["trainNdxs", "testNdxs"]) -> NDArray[np.
         raise DataError(f"{path} does not exist; it is the labelled set's splits.mat")
     try:
         numbers = loadmat(path)[key]
-    except (MatReadError, ValueError, OSError, NotImplementedError) as error:
+    except (
+        MatReadError,
+        ValueError,
+        IndexError,
+        OSError,
+        NotImplementedError,
+    ) as error:
         raise DataError(f"{path} cannot be read as MATLAB v5 ({error})") from None
     except KeyError:
         raise DataError(f"{path} has no {key}; it is not NYU's splits.mat") from None
