@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from app.prediction.command import main
-from app.prediction.predictor import tiled
 from datamodules import SyntheticDataModule
 from datamodules.files.depth_files import read_depth, read_image
 from datamodules.transforms import normalise, resize_image
@@ -256,26 +255,6 @@ def test_tta_and_tile__change_the_prediction_within_its_range(
     assert not np.allclose(found["tile"], found["plain"], rtol=1e-4)
     assert found["plain"].min() * 0.99 <= found["tile"].min()
     assert found["tile"].max() <= found["plain"].max() * 1.01
-
-
-def test_tile__of_a_network_that_needs_none_is_seamless():
-    """Each tile is off by its own scale and shift: fitting takes them out."""
-    rows, cols = torch.meshgrid(torch.arange(84.0), torch.arange(112.0), indexing="ij")
-    truth = 2 + rows / 50 + cols / 40
-
-    class Network(torch.nn.Module):
-        calls = 0
-
-        def forward(self, image):
-            self.calls += 1
-            return image[:, :1] * (1 + 0.1 * self.calls) + 0.05 * self.calls
-
-    network = Network()
-    depth = tiled(network, truth[None, None].expand(1, 3, -1, -1), (42, 56))
-    whole = 1.1 * truth + 0.05
-    assert network.calls == 1 + 9
-    # Shrinking and growing again moves the frame's edge by half a pixel.
-    torch.testing.assert_close(depth[0, 0], whole, rtol=0.02, atol=0)
 
 
 def test_video__one_range_and_every_frame(ckpt, tmp_path):
