@@ -43,6 +43,9 @@ def _users_part(error: BaseException | None) -> str | None:
             return f"{error.filename}: {error.strerror}"
         if isinstance(error, FileNotFoundError):
             return str(error)
+        if isinstance(error, ModuleNotFoundError) and error.name is None:
+            # Not of an import: somebody's words on an extra that has to be installed.
+            return str(error)
         # jsonargparse wraps what a constructor raises.
         error = error.__cause__
     return None

@@ -9,6 +9,7 @@ def quiet() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*LeafSpec.*is deprecated.*",
+        "LightningCLI's args parameter is intended.*",
         "You are using a custom batch sampler.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         "The dirpath has changed from .*",

@@ -49,7 +49,7 @@ class DepthAnythingModule(DepthModule):
             raise OptionError(
                 "a relative network is tested as it is: set model.adapter to null"
             )
-        base = Base(weights)
+        base = Base.found(weights)
         if relative and base.kind() == "metric":
             raise OptionError(
                 f"{weights} holds a metric network: leave model.kind at metric"

@@ -36,7 +36,7 @@ class DINOv2Module(DepthModule):
         optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
     ) -> None:
         spec = NetworkSpec(size, "v2", "metric", max_depth)
-        base = Base(weights, part="encoder")
+        base = Base.found(weights, part="encoder")
         network = DepthNetwork(spec)
         base.fill(network)
         if adapter is not None:

@@ -200,6 +200,7 @@ def card(
             network=network_words(spec),
             max_depth="?" if spec is None else spec.max_depth,
             base=(source.repo_id if source else base) or "not recorded",
+            commit=None if record is None else record.base.commit,
             method="trained in full" if adapter is None else adapter["method"],
             trained=f"{trained:,}",
             image_size="?" if record is None else list(record.image_size),

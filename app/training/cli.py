@@ -1,21 +1,24 @@
 """The command line of train.py: fit, validate and test."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import (
     ArgsType,
     LightningArgumentParser,
     LightningCLI,
-    SaveConfigCallback,
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 
 from app.quiet import quiet
+from app.training import folder, options
+from app.training.checkpoints import Recovery
 from app.training.command import COMMANDS
 from app.training.parser import OneLineParser
 from app.training.previews import Previews
@@ -26,8 +29,6 @@ from models.artefacts.files import read_torch
 from models.depth_module import DepthModule, Scoring
 from models.errors import CheckpointError
 
-RUNS = Path("runs")
-
 
 class DepthCLI(LightningCLI):
     """LightningCLI with this project's links, callbacks and run folder.
@@ -36,6 +37,9 @@ class DepthCLI(LightningCLI):
     `--trainer.default_root_dir` if that is given); a run that resumes from a
     checkpoint goes on in that checkpoint's own folder.
     """
+
+    _run: Path | None = None
+    """Folder of the run, for `fit`."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -49,6 +53,7 @@ class DepthCLI(LightningCLI):
                 f"data.{name}", f"model.init_args.{name}", apply_on="instantiate"
             )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Recovery, "recovery")
         parser.add_lightning_class_args(Previews, "previews")
         parser.add_lightning_class_args(Summary, "summary")
         parser.add_lightning_class_args(TestResults, "results")
@@ -79,32 +84,99 @@ class DepthCLI(LightningCLI):
             parser.set_defaults(verbose=False)
         return parser
 
-    def before_fit(self) -> None:
-        """Refuse a checkpoint that does not fit before its run's records change."""
-        path = self.config["fit"].get("ckpt_path")
-        if path is None or not Path(path).is_file():
-            return
-        self.model.check_resumable(read_torch(Path(path), CheckpointError))
-        if run := _resumed_run(path):
-            _keep_metrics(run)
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Tell callbacks the run's folder; rates have no place without a logger."""
+        trainer = super().instantiate_trainer(**kwargs)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, folder.RunCallback):
+                callback.folder = self._run
+        if not trainer.loggers:
+            callbacks[:] = [c for c in callbacks if type(c) is not LearningRateMonitor]
+        return trainer
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train, unless a checkpoint has done all that is asked for."""
+        checkpoint = self._checkpoint()
+        if checkpoint is not None:
+            self.model.check_resumable(checkpoint)
+            if line := self._nothing_left(checkpoint):
+                print(line)
+                return
+            for line in options.resumed(self._options(), checkpoint):
+                rank_zero_info(line)
+            if run := folder.run_of(self.config["fit"].ckpt_path):
+                folder.keep_records(run)
+        self.trainer.fit(**kwargs)
+
+    def before_validate(self) -> None:
+        """Say what is scored otherwise than it was trained."""
+        if (checkpoint := self._checkpoint()) is not None:
+            for line in options.scored(self._options(), checkpoint):
+                rank_zero_info(line)
 
     def before_test(self) -> None:
         """Hand the options of `test` to the module."""
+        self.before_validate()
         config = self.config["test"]
         self.model.scoring = Scoring(config.align, config.flip_tta)
 
+    def _checkpoint(self) -> Mapping[str, Any] | None:
+        """What is in the file that --ckpt_path names; None without one."""
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path is None or not Path(path).is_file():
+            return None
+        content = read_torch(Path(path), CheckpointError)
+        return content if isinstance(content, Mapping) else {}
+
+    def _nothing_left(self, checkpoint: Mapping[str, Any]) -> str | None:
+        """Why a run that goes on would have nothing to do; None if it has.
+
+        Raises:
+            CheckpointError: If fewer epochs are asked for than it has done.
+        """
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        done, steps = progress["processed"], checkpoint["global_step"]
+        epochs, limit = self.trainer.max_epochs, self.trainer.max_steps
+        if epochs is not None and 0 <= epochs < done:
+            raise CheckpointError(
+                f"the checkpoint has done {done} epochs, more than "
+                f"--trainer.max_epochs {epochs}; give {done + 1} or more to go on, or "
+                "leave --ckpt_path out to begin anew"
+            )
+        if done == epochs or 0 <= limit <= steps:
+            path = self.config["fit"].ckpt_path
+            return (
+                f"{path} has done all {done} epochs, {steps} steps: nothing is left; "
+                "give more --trainer.max_epochs to go on"
+            )
+        return None
+
+    def _options(self) -> options.Options:
+        """Of this command."""
+        return options.flat(self._parser(self.subcommand), self.config[self.subcommand])
+
     def before_instantiate_classes(self) -> None:
-        """Choose the run folder and put TensorBoard and CSV logs into it."""
+        """Choose the run folder and put checkpoints and logs into it."""
         config = self.config[self.subcommand]
-        if config.trainer.logger is not None or config.trainer.fast_dev_run:
-            return
+        runs = folder.runs_of(config)
+        if (wanted := config.get("ckpt_path")) in ("last", "best"):
+            needed = self.subcommand != "fit"
+            config.ckpt_path = folder.newest(runs, wanted, needed=needed)
         if self.subcommand != "fit":
-            config.trainer.logger = False
+            config.trainer.logger = config.trainer.logger or False
             return
-        run = _resumed_run(config.get("ckpt_path")) or _new_run(
-            Path(config.trainer.default_root_dir or ".") / RUNS,
-            [Path(str(path)) for path in config.config or []],
-        )
+        if config.trainer.fast_dev_run:
+            # Lightning writes this one all the same, seen in 2.6.
+            config.checkpoint.save_last = False
+            return
+        run = folder.run_of(config.get("ckpt_path")) or folder.new_run(runs)
+        self._run = run
+        for name in ("checkpoint", "recovery"):
+            own = config[name].get("dirpath")
+            config[name].dirpath = own or str(run / folder.CHECKPOINTS)
+        if config.trainer.logger not in (None, True):
+            return
         place = {
             "save_dir": str(run.parent.parent),
             "name": run.parent.name,
@@ -129,20 +201,6 @@ class DepthCLI(LightningCLI):
                 callback.report()
 
 
-class SaveConfig(SaveConfigCallback):
-    """The resolved configuration goes into a run folder, which only `fit` has.
-
-    Not before the checkpoint of a resumed run has been found to fit: what is refused
-    leaves the folder's records as they were.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pass
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().setup(trainer, pl_module, "fit")
-
-
 def _spec(kind: type, arguments: dict[str, object]) -> jsonargparse.Namespace:
     path = f"{kind.__module__}.{kind.__name__}"
     init_args = jsonargparse.Namespace(**arguments)  # type: ignore[no-untyped-call]
@@ -160,49 +218,6 @@ def _default_precision() -> str:
     return "32-true"
 
 
-def _new_run(runs: Path, configs: list[Path]) -> Path:
-    """`<runs>/<names of the configs>/version_N`, N the first free number.
-
-    The folder is taken by making it, or two runs that begin together would share it. Of
-    several processes the first one alone writes, so the others' number is of no use.
-    """
-    folder = runs / ("-".join(config.stem for config in configs) or "fit")
-    number = 0
-    while True:
-        run = folder / f"version_{number}"
-        if getattr(rank_zero_only, "rank", 0) != 0:
-            return run
-        try:
-            run.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return run
-
-
-def _resumed_run(ckpt_path: object) -> Path | None:
-    """The run folder that a checkpoint lies in."""
-    if not isinstance(ckpt_path, str) or ckpt_path in ("best", "last", "hpc"):
-        return None
-    path = Path(ckpt_path)
-    run = path.parent.parent
-    if path.parent.name != "checkpoints" or not path.is_file():
-        return None
-    if not run.name.startswith("version_"):
-        return None
-    return run
-
-
-@rank_zero_only
-def _keep_metrics(run: Path) -> None:
-    """Rename a resumed run's metrics.csv, which the CSV logger would start anew."""
-    metrics, number = run / "metrics.csv", 1
-    if metrics.exists():
-        while (kept := run / f"metrics_{number}.csv").exists():
-            number += 1
-        metrics.rename(kept)
-
-
 def run(args: ArgsType) -> None:
     """Run one command."""
     quiet()
@@ -216,7 +231,7 @@ def run(args: ArgsType) -> None:
         subclass_mode_model=True,
         subclass_mode_data=True,
         parser_class=OneLineParser,
-        save_config_callback=SaveConfig,
+        save_config_callback=options.KeepOptions,
         save_config_kwargs={"overwrite": True},
         args=args,
     )

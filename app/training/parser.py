@@ -1,7 +1,7 @@
 """The option parser of train.py, whose complaints are one line."""
 
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -19,6 +19,12 @@ NOISE = (
 
 class OneLineParser(LightningArgumentParser):
     """A parser whose complaints are one line instead of a page of usage."""
+
+    def parse_args(self, args: Any = None, *more: Any, **named: Any) -> Any:
+        if args is not None and not self.exit_on_error:
+            # jsonargparse hands a null on to the parser within as the text None.
+            args = [re.sub(r"^(--[\w.]+)=None$", r"\1=null", word) for word in args]
+        return super().parse_args(args, *more, **named)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:

@@ -1,17 +1,17 @@
 """Pictures of what a network sees: image, truth, prediction and error side by side."""
 
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.training.folder import RunCallback
 from datamodules.batch import DepthBatch, ImageInput
 from datamodules.files.depth_writers import colour
 from datamodules.transforms import resize_image
@@ -20,7 +20,7 @@ ERROR_RANGE = 0.5
 """Relative error at which the error's colour is the last one."""
 
 
-class Previews(Callback):
+class Previews(RunCallback):
     """Panels of the first validation frames, to TensorBoard and `previews/*.png`.
 
     Args:
@@ -56,9 +56,7 @@ class Previews(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rows, self._rows = self._rows, []
-        # Every process must ask: the answer is a broadcast.
-        log_dir = trainer.log_dir
-        if not rows or log_dir is None:
+        if not rows:
             return
         picture = _stacked(rows)
         step = 0 if trainer.sanity_checking else trainer.global_step
@@ -70,7 +68,9 @@ class Previews(Callback):
                     step,
                     dataformats="HWC",
                 )
-        folder = Path(log_dir) / "previews"
+        if self.folder is None:
+            return
+        folder = self.folder / "previews"
         folder.mkdir(parents=True, exist_ok=True)
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(folder / f"step_{step:06d}.png"), bgr)

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from app.training.folder import RunCallback
 from datamodules.batch import DepthBatch
 from datamodules.files.whole import write_json
 from datamodules.protocols import Protocol
@@ -24,7 +25,7 @@ LABELS: dict[Align, str] = {
 }
 
 
-class Summary(Callback):
+class Summary(RunCallback):
     """Scores before the first and after the last step: a table and `summary.json`.
 
     The score before comes from Lightning's sanity check, so
@@ -83,8 +84,6 @@ class Summary(Callback):
             self._before_median = median
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Every process must ask: the answer is a broadcast.
-        log_dir = trainer.log_dir
         after = _row(trainer.callback_metrics, "val")
         if not isinstance(pl_module, DepthModule) or not after:
             return
@@ -101,8 +100,8 @@ class Summary(Callback):
             "total_params": total,
             "seconds": round(self._elapsed(), 1),
         }
-        if log_dir is not None:
-            write_json(Path(log_dir) / "summary.json", summary)
+        if self.folder is not None:
+            write_json(self.folder / "summary.json", summary)
         rows = {
             "before": self._before,
             "before, median-scaled": self._before_median,
@@ -115,8 +114,8 @@ class Summary(Callback):
             f"({100 * trainable / total:.2f} %)",
             *count_warning(pl_module.protocol, pl_module.images["val"]),
         ]
-        if log_dir is not None:
-            lines.append(f"run folder: {_relative(log_dir)}")
+        if self.folder is not None:
+            lines.append(f"run folder: {_relative(str(self.folder))}")
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if best:
             best = _relative(best)

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from models.artefacts.published.identity import identify
-from models.artefacts.published.sources import locate
+from models.artefacts.published.sources import commit_of, locate
 from models.artefacts.published.weights import load_weights
 from models.networks.interface import Network
+
+Part = Literal["network", "encoder"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,20 @@ class Base:
 
     weights: str | None
     """As the user gave it: a path, a Hub id or a known name; None is random."""
-    part: Literal["network", "encoder"] = "network"
+    part: Part = "network"
     """`encoder`: only the encoder's part was loaded, the head began at random."""
+    commit: str | None = None
+    """Of the Hub's repository, where the weights were had from there."""
+
+    @classmethod
+    def found(cls, weights: str | None, part: Part = "network") -> "Base":
+        """What a user calls weights, with the commit that it means today.
+
+        Raises:
+            NetworkError: If they cannot be had.
+        """
+        commit = None if weights is None else commit_of(locate(weights))
+        return cls(weights, part, commit)
 
     def fill(self, network: Network) -> None:
         """Put these weights into a network, in place, whatever kind theirs is.

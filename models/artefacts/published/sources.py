@@ -1,5 +1,6 @@
 """Where base weights come from, and under which licence."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from models.networks.presets import NetworkError
 
 PACKAGED = Path(__file__).parents[2] / "weights"
 TINY_ROOMS = "tiny-rooms"
+SNAPSHOT = re.compile(r"/models--[^/]+/snapshots/([0-9a-f]{40})(/|$)")
+"""Of huggingface_hub's cache (docs: "Understand caching")."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,12 @@ def locate(source: str) -> Path:
             "repository, or download its weights and give their path"
         )
     return folder
+
+
+def commit_of(path: Path) -> str | None:
+    """The commit of the Hub's repository that a located file is of; None of others."""
+    found = SNAPSHOT.search(path.as_posix())
+    return found[1] if found else None
 
 
 def _repository(source: str) -> tuple[str, str | None]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from app.training.cli import _new_run
 from app.training.command import main
+from app.training.folder import new_run
 from tests.app.training.test_train import folder_data, write_config
 from tests.conftest import write_rgbd
 
@@ -103,7 +103,7 @@ def test_fit__goes_on_with_other_rates_and_says_so(trained, caplog):
 
 
 def test_runs__that_begin_together_have_folders_of_their_own(tmp_path):
-    runs = [_new_run(tmp_path, [Path("a.yaml")]) for _ in range(3)]
+    runs = [new_run(tmp_path / "a") for _ in range(3)]
     assert [run.name for run in runs] == ["version_0", "version_1", "version_2"]
 
 
