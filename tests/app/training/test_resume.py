@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from app.training.command import main
-from tests.app.training.test_train import folder_data, run, write_config
-from tests.conftest import write_rgbd
+from tests.app.training.test_train import run, write_config
 
 RUN = Path("runs/small/version_0")
 LAST = RUN / "checkpoints/last.ckpt"
@@ -98,12 +97,9 @@ def test_ckpt_path__last_is_the_newest_run_of_the_recipe(
 
 def test_recovery__goes_on_within_an_epoch(tmp_path, tiny_weights):
     """Killed before any validation: the clock's checkpoint is there to go on from."""
-    config = str(
-        write_config(
-            tmp_path, tiny_weights, folder_data(write_rgbd(tmp_path / "d", 60))
-        )
-    )
+    config = str(write_config(tmp_path, tiny_weights))
     clock = ("--recovery.minutes", "0.0001", "--data.batch_size", "1")
+    clock += ("--data.n_train", "40")
     process = run("fit", "--config", config, *clock)
     deadline = time.monotonic() + 120
     while not LAST.exists():
