@@ -74,21 +74,19 @@ def _name(line: str, source: Path, number: int) -> str:
 def _place(source: Path, names: list[str]) -> tuple[Path, int]:
     """The folder that names start from, and how many of their first parts to drop."""
     probed = names[:PROBED]
-    absolute = [len(Path(name).parts) for name in probed if name.startswith("/")]
-
-    def count(place: tuple[Path, int]) -> int:
-        return sum(_is_there(_below(place[0], name, place[1])) for name in probed)
-
-    near = [source.parent, Path(), source.parent.parent]
-    places = [(folder, 0) for folder in near]
+    parts = [len(Path(name).parts) for name in probed if name.startswith("/")]
     # The root's own part is dropped first: a leading / is no root in many lists.
-    places += [
-        (folder, n) for n in range(1, max(absolute, default=1)) for folder in near
-    ]
-    best = max(places, key=count)
+    drops = range(max(parts, default=1))
+
+    def count(place: tuple[Path, int], of: list[str] = probed) -> int:
+        return sum(_is_there(_below(place[0], name, place[1])) for name in of)
+
+    near = (source.parent, Path(), source.parent.parent)
+    best = max(((folder, n) for n in drops for folder in near), key=count)
     if not count(best):
-        below = [(folder, min(1, len(absolute))) for folder in _folders(source.parent)]
-        best = max([best, *below], key=count)
+        places = ((f, n) for f in _folders(source.parent) for n in drops)
+        likely = [place for place in places if count(place, probed[:3])]
+        best = max([best, *likely], key=count)
     if not count(best):
         raise DataError(
             f"{source}: none of {', '.join(probed[:3])} is there, from the list's own "

@@ -222,7 +222,9 @@ def test_exif__focal_length_and_orientation(ckpt, tmp_path):
     assert np.load(tmp_path / "out/turned.jpg.depth.npy").shape == (60, 40)
     content = json.loads((tmp_path / "out/predictions.json").read_text())["files"]
     # 28 mm over the diagonal of 36x24 mm film.
-    assert content["turned.jpg"]["intrinsics"][0] == pytest.approx(28 / 43.2666 * np.hypot(40, 60), rel=1e-5)
+    assert content["turned.jpg"]["intrinsics"][0] == pytest.approx(
+        28 / 43.2666 * np.hypot(40, 60), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("size", ["56", "70x56", "native"])
