@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from datamodules.errors import DataError
 from datamodules.files.containers import PNG_SIGNATURE, NotWholeError, check_png
 
+# Whoever reads frames reads both halves of them, and finds both here.
+from datamodules.files.image_files import read_image as read_image
+
 DEPTH_SUFFIXES = (".png", ".npy", ".pfm", ".exr")
 Unknown = Literal["error", "ignore"]
 Stored = NDArray[np.integer[Any] | np.floating[Any]]
