@@ -25,6 +25,8 @@ class ImageInput:
     """Subtracted from RGB in 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
     """What the difference is divided by."""
+    focal: bool = False
+    """Whether it has to be known with what focal length an image was taken."""
 
 
 @dataclass(frozen=True)

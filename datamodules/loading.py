@@ -82,6 +82,7 @@ class EvalDataset(Dataset[DepthItem]):
                 size=(1, 1),
                 path="",
                 skipped=str(error),
+                intrinsics=torch.eye(3),
             )
 
 

@@ -128,6 +128,7 @@ class TrainTransform:
         )
 
     def __call__(self, frame: Frame, epoch: int, index: int) -> DepthItem:
+        check_focal(frame, self.image_input)
         rows, cols = frame.depth.shape
         frame = cut(frame, window_box(self.window, rows, cols))
         size = self.size
@@ -199,6 +200,7 @@ class EvalTransform:
         self.size, self.protocol, self.image_input = size, protocol, image_input
 
     def __call__(self, frame: Frame) -> DepthItem:
+        check_focal(frame, self.image_input)
         rows, cols = frame.depth.shape
         valid = self.protocol.valid(frame.depth)
         box = window_box(self.protocol.window, rows, cols)
@@ -213,6 +215,22 @@ class EvalTransform:
             valid[box.top : box.bottom, box.left : box.right],
             frame.path,
             frame.intrinsics,
+        )
+
+
+def check_focal(frame: Frame, wanted: ImageInput) -> None:
+    """Refuse a frame without a focal length where the network needs one.
+
+    Raises:
+        DataError: Naming the frame.
+    """
+    if not wanted.focal:
+        return
+    k = frame.intrinsics
+    if k is None or not (np.isfinite(k).all() and k[0, 0] > 0 and k[1, 1] > 0):
+        raise DataError(
+            f"{frame.path} has no focal length, which a network with a canonical "
+            "camera needs; give the data's intrinsics, or leave model.camera at any"
         )
 
 

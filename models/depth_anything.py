@@ -3,6 +3,7 @@
 from models.adapters import AdapterConfig, adapt
 from models.artefacts.base import Base
 from models.artefacts.depth_record import DepthRecord
+from models.camera import CameraMode, canonical_focal
 from models.depth_module import DepthModule
 from models.errors import OptionError
 from models.networks import DepthNetwork, NetworkSpec
@@ -28,6 +29,11 @@ class DepthAnythingModule(DepthModule):
             random; null takes a quarter of max_depth. A metric base keeps its output.
         kind: relative keeps the base's affine disparity, for `test --align disparity`
             of an un-adapted network; it cannot be trained.
+        camera: `any` takes no account of cameras, which is right for one camera;
+            `canonical` learns from several: it needs every frame's focal length.
+        canonical_focal_px: With `canonical`, that of the camera that the network
+            predicts for, in pixels of its input; null takes 300. Best the shortest of
+            all cameras, since shorter ones reach less far than max_depth.
         optimisation: Rates, schedule and loss.
     """
 
@@ -41,10 +47,15 @@ class DepthAnythingModule(DepthModule):
         adapter: AdapterConfig | None = None,
         start_depth: float | None = None,
         kind: Kind = "metric",
+        camera: CameraMode = "any",
+        canonical_focal_px: float | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
     ) -> None:
+        focal_px = canonical_focal(camera, canonical_focal_px)
         relative = kind == "relative"
-        spec = NetworkSpec(size, version, kind, None if relative else max_depth)
+        spec = NetworkSpec(
+            size, version, kind, None if relative else max_depth, focal_px
+        )
         if relative and adapter is not None:
             raise OptionError(
                 "a relative network is tested as it is: set model.adapter to null"

@@ -2,26 +2,25 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
-from typing import Protocol as Interface
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.nn import functional as F
 
 from datamodules.batch import DepthBatch, ImageInput
 from datamodules.errors import DataError
 from datamodules.protocols import Protocol
 from models.adapters import is_never_trained, orthogonality
 from models.adapters.state import differences
-from models.alignment import Align, aligned
+from models.alignment import aligned
 from models.artefacts.checkpoint import network_tensors
 from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY
+from models.camera import SeenCameras, input_focal_px, to_metres
 from models.errors import OptionError
 from models.losses import silog
 from models.metrics import DepthMetrics, per_image
@@ -29,30 +28,7 @@ from models.networks.depth_network import with_flip
 from models.networks.interface import Network
 from models.optimisation import OneCycle, Optimisation
 from models.resuming import check_resumable, record_of
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How `test` scores beside what the protocol says."""
-
-    align: Align = "none"
-    """Fit each prediction to its truth first: `median`, `scale_shift`, or `disparity`,
-    which relative networks need. Never to be compared with metric results."""
-    flip_tta: bool = False
-    """Average the prediction with that of the mirrored image, as ZoeDepth's and
-    NeWCRFs' evaluation does."""
-
-    @property
-    def suffix(self) -> str:
-        """What marks these results among others; empty for plain ones."""
-        aligned = "" if self.align == "none" else f"_aligned_{self.align}"
-        return aligned + ("_flip" if self.flip_tta else "")
-
-
-class Scored(Interface):
-    """What evaluation has to know of a data module."""
-
-    protocol: Protocol
+from models.scoring import Scored, Scoring, resize_each
 
 
 class DepthModule(LightningModule):
@@ -84,6 +60,7 @@ class DepthModule(LightningModule):
         self._trained_pixels = torch.zeros((), dtype=torch.long)
         self.images: dict[str, int] = {}
         """How many images each stage's last score is the mean of."""
+        self._cameras = SeenCameras(record.focals_px)
         self.scores = record.scores
         self.val_metrics = DepthMetrics()
         self.test_metrics = DepthMetrics()
@@ -95,16 +72,36 @@ class DepthModule(LightningModule):
     def image_input(self) -> ImageInput:
         """What the network reads; the data module asks for it."""
         network = self.network
-        return ImageInput(network.patch_px, network.image_mean, network.image_std)
+        return ImageInput(
+            network.patch_px,
+            network.image_mean,
+            network.image_std,
+            focal=network.canonical_focal_px is not None,
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Depth (B, 1, h, w) in metres of normalised images (B, 3, h, w)."""
         depth: Tensor = self.network(image)
         return depth
 
+    def metres(self, depth: Tensor, batch: DepthBatch) -> Tensor:
+        """What the network says (B, 1, h, w) of a batch's images, in true metres.
+
+        Raises:
+            DataError: If it depends on the camera, and a frame's is not known.
+        """
+        canonical_px = self.network.canonical_focal_px
+        if canonical_px is None:
+            return depth
+        focal_px = input_focal_px(batch)
+        if self.training:
+            reach = focal_px / canonical_px * (self.record.network.max_depth or 0.0)
+            self._cameras.note(focal_px, batch["depth"], batch["valid"], reach)
+        return to_metres(depth, focal_px, canonical_px)
+
     def training_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
         self._note_skipped(batch)
-        depth = self(batch["image"])
+        depth = self.metres(self(batch["image"]), batch)
         target, valid = batch["depth"], batch["valid"]
         self._trained_pixels += valid.sum()
         focus = self.optimisation.variance_focus
@@ -201,6 +198,8 @@ class DepthModule(LightningModule):
                 f"beyond {self.protocol.max_depth:g} m; is depth_scale (units per "
                 "metre) or max_depth wrong?"
             )
+        if self.network.canonical_focal_px is not None:
+            self._report_cameras(self.network.canonical_focal_px)
         self._report_skipped()
 
     def on_test_epoch_end(self) -> None:
@@ -220,13 +219,15 @@ class DepthModule(LightningModule):
         checkpoint["state_dict"] = {
             key: state[key] for key in (f"network.{name}" for name in names)
         }
-        record = replace(self.record, scores=self.scores).to_dict()
+        seen = self._cameras.focals_px()
+        record = replace(self.record, scores=self.scores, focals_px=seen).to_dict()
         record["training"] = self.optimisation.kind()
         checkpoint[KEY] = record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         found = record_of(checkpoint, self.record)
         self.scores = found.scores
+        self._cameras = SeenCameras(found.focals_px)
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.check_resumable(checkpoint)
             return
@@ -259,6 +260,7 @@ class DepthModule(LightningModule):
         protocol = self.protocol
         image, target, valid = batch["image"], batch["depth"], batch["valid"]
         depth = with_flip(self, image) if scoring.flip_tta else self(image)
+        depth = self.metres(depth, batch)
         depth = resize_each(
             depth, batch["size"], target.shape[-2:], protocol.align_corners
         )
@@ -268,6 +270,19 @@ class DepthModule(LightningModule):
             depth = depth.nan_to_num(low, posinf=high).clamp(low, high)
         metrics.update(depth, target, valid, protocol.silog)
         return depth
+
+    def _report_cameras(self, canonical_px: float) -> None:
+        """Gather the focal lengths seen; say so where truth was out of reach."""
+        ranges = self.all_gather(self._cameras.own.to(self.device))
+        self._cameras.gathered(cast(Tensor, ranges))
+        beyond, focals_px = self._cameras.take_beyond(), self._cameras.focals_px()
+        if beyond and focals_px is not None:
+            rank_zero_warn(
+                f"{beyond} pixels' truth was out of reach: with canonical_focal_px "
+                f"{canonical_px:g}, a focal length of {focals_px[0]:.0f} px ends at "
+                f"{self.protocol.max_depth * focals_px[0] / canonical_px:.3g} m; set "
+                f"model.canonical_focal_px to {focals_px[0]:.0f}"
+            )
 
     def _note_skipped(self, batch: DepthBatch) -> None:
         self.skipped.update(dict.fromkeys(batch["skipped"]))
@@ -310,31 +325,3 @@ class DepthModule(LightningModule):
         self.log_dict(
             {f"{stage}/{name}": value for name, value in means.items()}, sync_dist=True
         )
-
-
-def resize_each(
-    depth: Tensor,
-    sizes: list[tuple[int, int]],
-    shape: tuple[int, ...],
-    align_corners: bool,
-) -> Tensor:
-    """Resize (B, 1, h, w) bilinearly to each image's own size, padded with ones.
-
-    Args:
-        depth: Metres.
-        sizes: (rows, cols) of each image's truth.
-        shape: (H, W) of the padded batch.
-        align_corners: As in `torch.nn.functional.interpolate`.
-    """
-
-    def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-        if maps.shape[-2:] == size:
-            return maps
-        return F.interpolate(maps, size, mode="bilinear", align_corners=align_corners)
-
-    if all(size == tuple(shape) for size in sizes):
-        return resized(depth, tuple(shape))
-    whole = depth.new_ones((len(sizes), 1, *shape))
-    for i, (rows, cols) in enumerate(sizes):
-        whole[i : i + 1, :, :rows, :cols] = resized(depth[i : i + 1], (rows, cols))
-    return whole

@@ -3,6 +3,7 @@
 from models.adapters import AdapterConfig, adapt
 from models.artefacts.base import Base
 from models.artefacts.depth_record import DepthRecord
+from models.camera import CameraMode, canonical_focal
 from models.depth_module import DepthModule
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.presets import Size
@@ -22,6 +23,11 @@ class DINOv2Module(DepthModule):
         image_size: Network input (rows, cols). Linked to data.image_size.
         start_depth: Metres that every pixel starts at; null takes a quarter of
             max_depth.
+        camera: `any` takes no account of cameras, which is right for one camera;
+            `canonical` learns from several: it needs every frame's focal length.
+        canonical_focal_px: With `canonical`, that of the camera that the network
+            predicts for, in pixels of its input; null takes 300. Best the shortest of
+            all cameras, since shorter ones reach less far than max_depth.
         optimisation: Rates, schedule and loss.
     """
 
@@ -33,9 +39,12 @@ class DINOv2Module(DepthModule):
         weights: str | None = "dinov2-small",
         adapter: AdapterConfig | None = None,
         start_depth: float | None = None,
+        camera: CameraMode = "any",
+        canonical_focal_px: float | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
     ) -> None:
-        spec = NetworkSpec(size, "v2", "metric", max_depth)
+        focal_px = canonical_focal(camera, canonical_focal_px)
+        spec = NetworkSpec(size, "v2", "metric", max_depth, focal_px)
         base = Base.found(weights, part="encoder")
         network = DepthNetwork(spec)
         base.fill(network)

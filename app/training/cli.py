@@ -26,8 +26,9 @@ from app.training.results import Summary, TestResults
 from datamodules.base import DepthDataModule
 from models.adapters import AdapterConfig
 from models.artefacts.files import read_torch
-from models.depth_module import DepthModule, Scoring
+from models.depth_module import DepthModule
 from models.errors import CheckpointError
+from models.scoring import Scoring
 
 
 class DepthCLI(LightningCLI):
@@ -99,7 +100,7 @@ class DepthCLI(LightningCLI):
         """Train, unless a checkpoint has done all that is asked for."""
         checkpoint = self._checkpoint()
         if checkpoint is not None:
-            self.model.check_resumable(checkpoint)
+            self._check_resumable(checkpoint)
             if line := self._nothing_left(checkpoint):
                 print(line)
                 return
@@ -128,6 +129,14 @@ class DepthCLI(LightningCLI):
             return None
         content = read_torch(Path(path), CheckpointError)
         return content if isinstance(content, Mapping) else {}
+
+    def _check_resumable(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint that does not fit, naming the options that differ."""
+        try:
+            self.model.check_resumable(checkpoint)
+        except CheckpointError as error:
+            told = options.resumed(self._options(), checkpoint)
+            raise CheckpointError("; ".join([str(error), *told])) from None
 
     def _nothing_left(self, checkpoint: Mapping[str, Any]) -> str | None:
         """Why a run that goes on would have nothing to do; None if it has.

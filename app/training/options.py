@@ -58,9 +58,7 @@ def resumed(now: Options, checkpoint: Mapping[str, Any]) -> list[str]:
     """Lines that say in which options a run goes on otherwise than it began."""
     found = changes(now, checkpoint.get(OPTIONS, {}))
     idle = [found.pop(name) for name in NO_EFFECT if name in found]
-    lines = (
-        [f"goes on with other options: {'; '.join(found.values())}"] if found else []
-    )
+    lines = [f"other options than before: {'; '.join(found.values())}"] if found else []
     if idle:
         lines.append(f"without effect, since training has begun: {'; '.join(idle)}")
     return lines

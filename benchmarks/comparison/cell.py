@@ -23,8 +23,9 @@ from benchmarks.comparison.tasks import SOURCE, Task, TaskData, task_named
 from models import DepthAnythingModule
 from models.adapters import AdapterConfig, TrainFully, merge
 from models.adapters.methods.low_rank import LowRankConfig
-from models.depth_module import Optimisation, Scoring
 from models.networks.presets import Size
+from models.optimisation import Optimisation
+from models.scoring import Scoring
 
 SCORED = ("delta1", "abs_rel", "rmse")
 LAST_CONV_LR = 3e-2

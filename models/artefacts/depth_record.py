@@ -18,6 +18,9 @@ class DepthRecord(Record[Network]):
     """What kind of network, in the terms of its own family."""
     image_size: tuple[int, int]
     """Network input (rows, cols) that it was trained at."""
+    focals_px: tuple[float, float] | None = None
+    """Shortest and longest focal length in training, in pixels of the network's input,
+    where the network has a canonical one."""
     family: type[Network] = DepthNetwork
     """The class whose network this is."""
 
@@ -37,6 +40,7 @@ class DepthRecord(Record[Network]):
         return {
             **network_to_dict(self.family, self.network),
             "image_size": list(self.image_size),
+            **({} if self.focals_px is None else {"focals_px": list(self.focals_px)}),
         }
 
     @classmethod
@@ -47,6 +51,7 @@ class DepthRecord(Record[Network]):
         return cls(
             network=spec,
             image_size=(rows, cols),
+            focals_px=tuple(content["focals_px"]) if "focals_px" in content else None,
             family=family,
             **shared_fields(content),
         )

@@ -59,6 +59,15 @@ class DepthPredictor(nn.Module):
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
 
+    @property
+    def canonical_focal_px(self) -> float | None:
+        """Of the one camera that metres are predicted for; None for any camera.
+
+        A specification without such an entry is of a network for any.
+        """
+        focal_px: float | None = getattr(self.spec, "canonical_focal_px", None)
+        return focal_px
+
 
 class Network(DepthPredictor, ABC):
     """A network that can be adapted, trained, saved and handed on."""

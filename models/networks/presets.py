@@ -64,6 +64,10 @@ class NetworkSpec:
     max_depth: float | None = None
     """Metres at which a metric network's output saturates; None for a relative one."""
 
+    canonical_focal_px: float | None = None
+    """Of the one camera that metres are predicted for (`models.camera`); None for a
+    network that takes no account of cameras."""
+
     def __post_init__(self) -> None:
         for name, given, allowed in (
             ("size", self.size, get_args(Size)),
@@ -75,6 +79,11 @@ class NetworkSpec:
                     f"{name} {given!r} is not known; use one of {', '.join(allowed)}"
                 )
         check_output(self.kind, self.max_depth)
+        focal_px = self.canonical_focal_px
+        if focal_px is not None and not 0 < focal_px < math.inf:
+            raise NetworkError(
+                f"canonical_focal_px {focal_px:g} must be above 0 pixels"
+            )
 
     @property
     def preset(self) -> Preset:

@@ -19,8 +19,9 @@ from datamodules.sizes import lower_bound
 from datamodules.transforms import Augment, EvalTransform
 from models import DepthAnythingModule
 from models.artefacts.merged import save_network
-from models.depth_module import OptionError, Scoring
+from models.errors import OptionError
 from models.metrics import METRICS
+from models.scoring import Scoring
 from tests.conftest import REAL_DATA, needs_real_data, random_tiny
 from tests.models.published import by_hand
 

@@ -14,7 +14,7 @@ from models import DepthAnythingModule
 from models.adapters import AdapterError
 from models.adapters.methods import METHODS
 from models.adapters.state import differences
-from models.depth_module import Scoring
+from models.scoring import Scoring
 from tests.app.training.option_space import options
 from tests.app.training.test_train import write_config
 
