@@ -1,33 +1,42 @@
-"""`predictions.json`: what was predicted from what, valid at every moment."""
+"""`predictions.json`: what was predicted from what.
+
+While a run goes on, each process appends a line a picture to a journal of its own,
+`.predictions.RUN.RANK.jsonl`, whose first line is the header. Process 0 folds the
+journals into `predictions.json` at the end, or in the next run where a run was killed.
+"""
 
 import json
-import time
-from collections.abc import Mapping
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from datamodules.errors import DataError
-from datamodules.files.whole import write_json
+from datamodules.files.whole import whole_file
 
 LEDGER = "predictions.json"
-EVERY_S = 2.0
-SHARE = 20.0
-"""Between two writes pass at least this many times what the last one took."""
+JOURNAL = re.compile(r"\.predictions\.(\d+)\.(\d+)\.jsonl")
 
 Entry = dict[str, Any]
+Header = dict[str, Any]
 
 
 class Ledger:
-    """Entries by picture, written as they come; one file a process, merged at the end.
+    """Entries by picture, on disk as they come. Threads may share one.
+
+    What is later holds: journals follow `predictions.json` in the order of their runs.
+    A header that differs, which --overwrite alone lets a run have, makes stale all that
+    was before it. A line that was cut off is a picture that is still to be done.
+
+    No process may note anything before all of them have asked what is done.
 
     Args:
         folder: Where the outputs are.
-        header: What holds for all pictures; a folder has one.
+        header: What holds for all pictures; a folder has one. None stands for what a
+            run does not say, and differs from nothing.
         rank: This process.
         world_size: Number of processes.
-
-    Raises:
-        DataError: If the folder's entries are of another header.
     """
 
     def __init__(
@@ -38,70 +47,184 @@ class Ledger:
         world_size: int = 1,
     ) -> None:
         self.folder, self.header = folder, dict(header)
-        self.path = folder / (
-            LEDGER if world_size == 1 else f".predictions.{rank}.json"
-        )
-        self.entries: dict[str, Entry] = {}
-        self._written = time.monotonic()
-        self._took = 0.0
+        self.rank, self.world_size = rank, world_size
+        self.path = folder / LEDGER
+        runs = (_run_and_rank(path)[0] for path in self._journals())
+        self.run = 1 + max(runs, default=0)
+        self._before: dict[str, str] = {}
+        self._file: BinaryIO | None = None
+        self._lock = threading.Lock()
+        self._errors: dict[str, str] | None = None
 
     def done(self, formats: tuple[str, ...]) -> set[str]:
-        """Names whose outputs in all of these formats are there already."""
-        found: dict[str, Entry] = {}
-        for path in self._files():
-            content = _read(path)
-            if content["header"] != self.header:
-                raise DataError(
-                    f"{self.folder} holds predictions of another model or with other "
-                    "options; give another --output, or --overwrite"
-                )
-            found |= content["files"]
-        kept = {
-            name: entry
-            for name, entry in found.items()
-            if not entry["error"]
-            and all((self.folder / output).is_file() for output in entry["outputs"])
-        }
-        self.entries = kept
-        return {n for n, entry in kept.items() if set(formats) <= set(entry["formats"])}
+        """Names whose outputs in all of these formats are there already.
+
+        Raises:
+            DataError: If the folder's entries are of another header, or unreadable.
+        """
+        header, entries = self._read(self._journals())
+        if changes := _differences(header, self.header):
+            raise DataError(
+                f"{self.folder} holds predictions of another model or with other "
+                f"options ({'; '.join(changes)}); give another --output, or --overwrite"
+            )
+        found: set[str] = set()
+        for name, text in entries.items():
+            entry = json.loads(text)
+            if not entry["error"] and set(formats) <= set(entry["formats"]):
+                found.add(name)
+            else:
+                self._before[name] = text
+        return found
 
     def note(self, name: str, entry: Entry) -> None:
-        """Add a picture's entry, on disk within seconds."""
-        self.entries[name] = entry
-        wait = max(EVERY_S, SHARE * self._took)
-        if time.monotonic() - self._written > wait:
-            self.write()
+        """Put a picture's entry on disk, with its older outputs in other formats.
 
-    def write(self) -> None:
-        """Put all entries on disk, whole or not at all."""
-        began = time.monotonic()
-        content = {"header": self.header, "files": self.entries}
-        write_json(self.path, content, indent=1)
-        self._written = time.monotonic()
-        self._took = self._written - began
+        Raises:
+            DataError: If the journal cannot be written.
+        """
+        with self._lock:
+            if before := self._before.pop(name, None):
+                entry = _with_older_formats(entry, json.loads(before))
+            if self._file is None:
+                self._begin()
+            self._append({"name": name, "entry": entry})
 
-    def merge(self) -> None:
-        """Gather all processes' entries into one file; by one process, at the end."""
-        for path in self._files():
-            self.entries |= _read(path)["files"]
-        self.path = self.folder / LEDGER
-        self.write()
-        for path in self.folder.glob(".predictions.*.json"):
+    def close(self) -> None:
+        """End this process's journal, and fold it if there is no other process."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self.world_size == 1:
+            self.fold()
+
+    def fold(self) -> dict[str, str]:
+        """Gather all into `predictions.json`; by one process, when all have closed.
+
+        Returns:
+            Every picture's error, "" for none.
+        """
+        if self._errors is None:
+            self._errors = self._fold(self._journals())
+        return self._errors
+
+    def _begin(self) -> None:
+        if self.rank == 0:
+            killed = [p for p in self._journals() if _run_and_rank(p)[0] < self.run]
+            if killed:
+                self._fold(killed)
+        self._errors = None
+        path = self.folder / f".predictions.{self.run}.{self.rank}.jsonl"
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise DataError(f"{path} cannot be written ({error.strerror})") from None
+        self._append({"header": self.header})
+
+    def _append(self, content: Mapping[str, object]) -> None:
+        assert self._file is not None
+        line = f"{json.dumps(content)}\n".encode()
+        try:
+            written, reason = self._file.write(line), "No space left on device"
+        except OSError as error:
+            written, reason = 0, str(error.strerror)
+        if written != len(line):
+            raise DataError(f"{self._file.name} cannot be written ({reason})")
+
+    def _fold(self, journals: list[Path]) -> dict[str, str]:
+        header, entries = self._read(journals)
+        with whole_file(self.path) as part, part.open("w") as file:
+            file.write(f'{{"header": {json.dumps(header or self.header)},\n"files": {{')
+            for number, (name, text) in enumerate(entries.items()):
+                file.write(f"{',' if number else ''}\n {json.dumps(name)}: {text}")
+            file.write("\n}}\n")
+        # The oldest first: folding once more what a kill leaves here changes nothing.
+        for path in journals:
             path.unlink()
+        return {name: json.loads(text)["error"] for name, text in entries.items()}
 
-    def _files(self) -> list[Path]:
-        """The oldest first: what a process wrote is newer than what was merged."""
-        merged = self.folder / LEDGER
-        parts = sorted(self.folder.glob(".predictions.*.json"))
-        return [merged, *parts] if merged.is_file() else parts
+    def _journals(self) -> list[Path]:
+        """The oldest first."""
+        found = self.folder.glob(".predictions.*.jsonl")
+        return sorted(filter(_run_and_rank, found), key=_run_and_rank)
+
+    def _read(self, journals: list[Path]) -> tuple[Header, dict[str, str]]:
+        """The header, and every picture's entry as JSON: small, for there are many."""
+        header: Header = {}
+        entries: dict[str, str] = {}
+        for path in [self.path, *journals]:
+            found, pictures = _content(path)
+            if _differences(header, found):
+                header, entries = {}, {}
+            header |= {
+                k: v for k, v in found.items() if k not in header or v is not None
+            }
+            for name, entry in pictures:
+                there = [
+                    (kind, output)
+                    for kind, output in zip(
+                        entry["formats"], entry["outputs"], strict=True
+                    )
+                    if (self.folder / output).is_file()
+                ]
+                entry["formats"] = [kind for kind, _ in there]
+                entry["outputs"] = [output for _, output in there]
+                if there or entry["error"]:
+                    entries[name] = json.dumps(entry)
+                else:
+                    entries.pop(name, None)
+        return header, entries
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> tuple[Header, Iterable[tuple[str, Entry]]]:
+    """Header and entries of one file; {} and none of one that is not there."""
+    if path.name != LEDGER:
+        lines = _lines(path)
+        first = next(lines, {})
+        return first.get("header", {}), (
+            (line["name"], line["entry"]) for line in lines if "header" in first
+        )
+    if not path.is_file():
+        return {}, ()
     try:
         content = json.loads(path.read_text())
-        assert isinstance(content["files"], dict)
+        header, files = dict(content["header"]), dict(content["files"])
+        for entry in files.values():
+            assert len(entry["formats"]) == len(entry["outputs"])
+            assert isinstance(entry["error"], str)
     except (OSError, ValueError, KeyError, AssertionError, TypeError):
         raise DataError(
             f"{path} is not a list of predictions; remove it or give another --output"
         ) from None
-    return dict(content)
+    return header, files.items()
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Those of a journal that are whole."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def _differences(old: Header, new: Header) -> list[str]:
+    """What two headers say that is not the same, in words."""
+    return [
+        f"{key} {old[key]}, now {value}"
+        for key, value in new.items()
+        if None not in (value, old.get(key)) and old[key] != value
+    ]
+
+
+def _with_older_formats(entry: Entry, older: Entry) -> Entry:
+    pairs = dict(zip(older["formats"], older["outputs"], strict=True))
+    pairs |= dict(zip(entry["formats"], entry["outputs"], strict=True))
+    return entry | {"formats": list(pairs), "outputs": list(pairs.values())}
+
+
+def _run_and_rank(path: Path) -> tuple[int, ...]:
+    """() of what is no journal."""
+    found = JOURNAL.fullmatch(path.name)
+    return tuple(map(int, found.groups())) if found else ()

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from app.errors import fail
-from app.prediction.ledger import Ledger
+from app.prediction.ledger import LEDGER, Ledger
 from app.prediction.options import Prediction
 from app.prediction.own_outputs import OwnOutputs
 from app.prediction.predictor import Predictor, collate
@@ -156,8 +156,9 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
             signal.signal(signal.SIGTERM, before)
     trainer.strategy.barrier()
     if trainer.is_global_zero:
-        ledger.merge()
-        _report(ledger, {picture.name for picture in pictures}, prediction, scale)
+        errors = ledger.fold()
+        found = [errors.get(p.name, f"{p.name}: its files are gone") for p in pictures]
+        _report(found, prediction, scale)
 
 
 def _shape(
@@ -167,18 +168,15 @@ def _shape(
     return fixed(wanted) if size is None else input_size(size, seen, patch_px)
 
 
-def _report(
-    ledger: Ledger, names: set[str], prediction: Prediction, scale: int
-) -> None:
+def _report(found: list[str], prediction: Prediction, scale: int) -> None:
     """Say what was written and how to read it; end with code 1 if something failed."""
-    entries = [entry for name, entry in ledger.entries.items() if name in names]
-    errors = [entry["error"] for entry in entries if entry["error"]]
+    errors = list(filter(None, found))
     units = f": metres = value / {scale} in *.depth.png (16 bit)" if scale else ""
-    print(f"{len(entries) - len(errors)} predictions in {prediction.output}{units}")
+    print(f"{len(found) - len(errors)} predictions in {prediction.output}{units}")
     if errors:
         fail(
-            f"{len(errors)} of {len(names)} pictures failed, all named in "
-            f"{prediction.output}/{ledger.path.name}: {'; '.join(errors[:3])}"
+            f"{len(errors)} of {len(found)} pictures failed, all named in "
+            f"{prediction.output}/{LEDGER}: {'; '.join(errors[:3])}"
         )
 
 

@@ -1,6 +1,8 @@
 """Write predictions beside the network's work, and keep the ledger."""
 
+import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,10 +13,12 @@ import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
+from torch import Tensor
 
 from app.prediction.ledger import Entry, Ledger
 from app.prediction.options import Format
-from app.prediction.predictor import PhotographBatch
+from app.prediction.pixel_budget import PixelBudget
+from app.prediction.predictor import PhotographBatch, at_size
 from datamodules.errors import DataError
 from datamodules.files.depth_writers import (
     Colormap,
@@ -35,7 +39,29 @@ ENDINGS: dict[Format, str] = {
     "ply": ".ply",
     "color": ".color.png",
 }
-THREADS, WAITING = 2, 8
+THREADS = 2
+PIXELS = 24_000_000
+"""Of pictures that are written at one time: about 9 bytes each."""
+WAITING, WAITING_PIXELS = 8, 8 * 518 * 686
+"""Of predictions that wait for a thread: no more than a batch."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A picture and its prediction on the way to the disk."""
+
+    index: int
+    size: tuple[int, int]
+    depth: Tensor
+    """(h, w) at the network's size."""
+    pixels: NDArray[np.uint8]
+    error: str
+    seconds: float
+
+    @property
+    def held_pixels(self) -> int:
+        """Float32 pixels that it keeps in memory."""
+        return self.depth.numel() + self.pixels.nbytes // 4
 
 
 @dataclass(frozen=True)
@@ -100,7 +126,8 @@ class DepthWriter(BasePredictionWriter):
         self.formats, self.max_depth, self.png_scale = formats, max_depth, png_scale
         self.colormap, self.camera, self.ledger = colormap, camera, ledger
         self._threads = ThreadPoolExecutor(THREADS)
-        self._waiting: list[tuple[str, Future[Entry]]] = []
+        self._budget = PixelBudget(PIXELS)
+        self._waiting: deque[tuple[int, Future[None]]] = deque()
         self._began = time.monotonic()
 
     def on_predict_batch_start(
@@ -117,81 +144,84 @@ class DepthWriter(BasePredictionWriter):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Any,
+        prediction: Tensor,
         batch_indices: Sequence[int] | None,
         batch: PhotographBatch,
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Hand a batch to the threads, and wait for older ones if there are many."""
+        """Hand a batch to the threads, and wait for older ones if much is waiting."""
         seconds = (time.monotonic() - self._began) / len(batch["index"])
-        for index, pixels, error, depth in zip(
-            batch["index"], batch["pixels"], batch["error"], prediction, strict=True
-        ):
-            name = self.pictures[index].name
-            metres = depth.float().numpy()
-            future = self._threads.submit(
-                self._write, index, pixels, metres, error, seconds
+        for i, index in enumerate(batch["index"]):
+            predicted = Predicted(
+                index,
+                batch["size"][i],
+                prediction[i],
+                batch["pixels"][i],
+                batch["error"][i],
+                seconds,
             )
-            self._waiting.append((name, future))
-        self._collect(WAITING)
+            future = self._threads.submit(self._write, predicted)
+            share = max(predicted.held_pixels, WAITING_PIXELS // WAITING)
+            self._waiting.append((share, future))
+        self._collect(WAITING_PIXELS)
 
     def finish(self) -> None:
-        """Wait for everything that was handed over, and put the ledger on disk."""
-        self._collect(0)
-        self._threads.shutdown()
-        self.ledger.write()
+        """Wait for everything that was handed over, and end the ledger's journal."""
+        try:
+            self._collect(0)
+        finally:
+            self._threads.shutdown()
+            self.ledger.close()
 
     def _collect(self, leave: int) -> None:
-        while len(self._waiting) > leave:
-            name, future = self._waiting.pop(0)
-            self.ledger.note(name, future.result())
+        while sum(share for share, _ in self._waiting) > leave:
+            self._waiting.popleft()[1].result()
 
-    def _write(
-        self,
-        index: int,
-        pixels: NDArray[np.uint8],
-        depth: NDArray[np.float32],
-        error: str,
-        seconds: float,
-    ) -> Entry:
-        picture = self.pictures[index]
+    def _write(self, predicted: Predicted) -> None:
+        """Write a picture's files, then its entry: what is noted is there."""
+        picture = self.pictures[predicted.index]
         entry: Entry = {
             "source": str(picture.path),
             "formats": [],
             "outputs": [],
-            "error": error,
-            "seconds": round(seconds, 4),
+            "error": predicted.error,
+            "seconds": round(predicted.seconds, 4),
         }
-        if error:
-            return entry
-        size = (depth.shape[0], depth.shape[1])
-        intrinsics = self.camera.intrinsics(size, self.focals_px[index])
-        if wrong := int(np.count_nonzero(~np.isfinite(depth))):
+        if not predicted.error:
+            with self._budget.taken(math.prod(predicted.size)):
+                self._write_files(predicted, entry)
+        self.ledger.note(picture.name, entry)
+
+    def _write_files(self, predicted: Predicted, entry: Entry) -> None:
+        picture = self.pictures[predicted.index]
+        depth = at_size(predicted.depth, predicted.size)
+        if wrong := depth.size - int(np.count_nonzero(np.isfinite(depth))):
             entry["error"] = (
                 f"the prediction is not finite in {wrong} of {depth.size} pixels; try "
                 "--precision 32-true, or other weights"
             )
-            return entry
-        known = depth
+            return
+        rows, cols = predicted.size
+        focal_px = self.focals_px[predicted.index]
+        intrinsics = self.camera.intrinsics((rows, cols), focal_px)
         entry |= {
-            "size": [size[1], size[0]],
-            "depth_min": float(known.min()) if known.size else None,
-            "depth_median": float(np.median(known)) if known.size else None,
-            "depth_max": float(known.max()) if known.size else None,
+            "size": [cols, rows],
+            "depth_min": float(depth.min()),
+            "depth_median": float(np.median(depth)),
+            "depth_max": float(depth.max()),
             "intrinsics": intrinsics,
         }
         for kind in self.formats:
             path = self.folder / f"{picture.name}{ENDINGS[kind]}"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._write_one(kind, path, pixels, depth, intrinsics)
+                self._write_one(kind, path, predicted.pixels, depth, intrinsics)
             except (DataError, OSError) as problem:
                 entry["error"] = str(problem)
-                return entry
+                return
             entry["formats"].append(kind)
             entry["outputs"].append(str(path.relative_to(self.folder)))
-        return entry
 
     def _write_one(
         self,

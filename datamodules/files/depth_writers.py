@@ -1,6 +1,6 @@
 """Write one depth map: 16-bit PNG, .npy, .pfm, .exr, a point cloud, or a picture."""
 
-import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ COLORMAPS: dict[Colormap, int | None] = {
     "gray": None,
 }
 PIXELS_MAX = np.iinfo(np.uint16).max
+BAND_PIXELS = 1_000_000
 
 
 def png_scale(max_depth: float) -> int:
@@ -33,15 +34,16 @@ def png_scale(max_depth: float) -> int:
 
 def write_png16(path: Path, depth: NDArray[np.float32], scale: int) -> None:
     """Write (H, W) metres as a 16-bit PNG of rounded metres x scale."""
-    units = np.rint(depth * np.float32(scale)).clip(0, PIXELS_MAX)
-    write_bytes(path, _encoded(path, units.astype(np.uint16)))
+    units = np.empty(depth.shape, np.uint16)
+    for band in _bands(depth):
+        units[band] = np.rint(depth[band] * np.float32(scale)).clip(0, PIXELS_MAX)
+    write_bytes(path, _encoded(path, units))
 
 
 def write_npy(path: Path, depth: NDArray[np.float32]) -> None:
     """Write (H, W) float32 metres as NumPy's own format."""
-    content = io.BytesIO()
-    np.save(content, depth, allow_pickle=False)
-    write_bytes(path, content.getvalue())
+    with whole_file(path) as part, part.open("wb") as file:
+        np.save(file, depth, allow_pickle=False)
 
 
 def write_pfm(path: Path, depth: NDArray[np.float32]) -> None:
@@ -79,23 +81,24 @@ def write_ply(
         intrinsics: fx, fy, cx, cy in pixels of `image`.
     """
     fx, fy, cx, cy = intrinsics
-    rows, cols = np.nonzero(depth > 0)
-    z = depth[rows, cols]
     names = [(axis, "<f4") for axis in "xyz"]
     names += [(colour, "u1") for colour in ("red", "green", "blue")]
-    vertices = np.empty(len(z), dtype=names)
-    vertices["x"], vertices["y"], vertices["z"] = (
-        (cols - cx) / fx * z,
-        (rows - cy) / fy * z,
-        z,
-    )
-    for i, colour_name in enumerate(("red", "green", "blue")):
-        vertices[colour_name] = image[rows, cols, i]
     types = {"<f4": "float", "u1": "uchar"}
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(z)}"]
+    count = np.count_nonzero(depth > 0)
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
     header += [f"property {types[kind]} {name}" for name, kind in names]
-    text = "\n".join([*header, "end_header", ""]).encode()
-    write_bytes(path, text + vertices.tobytes())
+    with whole_file(path) as part, part.open("wb") as file:
+        file.write("\n".join([*header, "end_header", ""]).encode())
+        for band in _bands(depth):
+            rows, cols = np.nonzero(depth[band] > 0)
+            rows += band.start
+            z = depth[rows, cols]
+            vertices = np.empty(len(z), dtype=names)
+            vertices["x"], vertices["y"] = (cols - cx) / fx * z, (rows - cy) / fy * z
+            vertices["z"] = z
+            for i, colour_name in enumerate(("red", "green", "blue")):
+                vertices[colour_name] = image[rows, cols, i]
+            file.write(vertices.tobytes())
 
 
 def write_colour(
@@ -105,8 +108,11 @@ def write_colour(
     colormap: Colormap = "turbo",
 ) -> None:
     """Write (H, W) metres as a colour picture, near warm, far dark."""
-    shown = colour(depth, max_depth, colormap)
-    write_bytes(path, _encoded(path, cv2.cvtColor(shown, cv2.COLOR_RGB2BGR)))
+    bgr = np.empty((*depth.shape, 3), np.uint8)
+    for band in _bands(depth):
+        shown = colour(depth[band], max_depth, colormap)
+        cv2.cvtColor(shown, cv2.COLOR_RGB2BGR, dst=bgr[band])
+    write_bytes(path, _encoded(path, bgr))
 
 
 def colour(
@@ -131,7 +137,14 @@ def colour(
     return rgb
 
 
-def _encoded(path: Path, pixels: NDArray[Any]) -> bytes:
+def _bands(depth: NDArray[np.float32]) -> Iterator[slice]:
+    """Rows that are worked on at a time, so that what comes between stays small."""
+    rows, cols = depth.shape
+    step = max(BAND_PIXELS // max(cols, 1), 1)
+    return (slice(row, row + step) for row in range(0, rows, step))
+
+
+def _encoded(path: Path, pixels: NDArray[Any]) -> memoryview:
     done, content = cv2.imencode(path.suffix, pixels)
     assert done, path
-    return content.tobytes()
+    return content.data

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from app.prediction.command import main
-from datamodules.files import whole
+from app.prediction.ledger import Ledger
 from models.artefacts.merged import save_network
 from tests.conftest import random_tiny
 
@@ -127,40 +127,41 @@ def test_sigterm__the_same_command_again_finishes(model, tmp_path):
     assert not list(out.rglob("*.part"))
 
 
-def test_ledger__is_valid_at_every_moment(model, tmp_path, monkeypatch):
-    """Read it after every write that is made."""
+def test_ledger__knows_every_picture_as_soon_as_its_files_are_there(
+    model, tmp_path, monkeypatch
+):
+    """A kill after any entry would leave that one and all before it."""
     torture(tmp_path / "in", plain=5)
-    monkeypatch.setattr("app.prediction.ledger.EVERY_S", 0.0)
-    monkeypatch.setattr("app.prediction.ledger.SHARE", 0.0)
-    counts = []
-    real = whole.write_json
+    out = tmp_path / "out"
+    real, found = Ledger.note, []
 
-    def spy(path, content, indent):
-        real(path, content, indent)
-        counts.append(len(json.loads(path.read_text())["files"]))
+    def spy(self, name, entry):
+        real(self, name, entry)
+        done = Ledger(out, self.header).done(("npy",))
+        assert all((out / f"{picture}.depth.npy").is_file() for picture in done)
+        assert entry["error"] or name in done
+        found.append(len(done))
 
-    monkeypatch.setattr("app.prediction.ledger.write_json", spy)
+    monkeypatch.setattr(Ledger, "note", spy)
     with pytest.raises(SystemExit):
-        main(arguments(tmp_path / "in", model, tmp_path / "out", "--workers", "0"))
-    assert counts == sorted(counts)
-    assert len(set(counts)) > 10
+        main(arguments(tmp_path / "in", model, out, "--workers", "0"))
+    assert found[-1] > 10
 
 
 def test_disk_full__is_named_and_leaves_no_half_file(
     model, tmp_path, monkeypatch, capsys
 ):
     good = torture(tmp_path / "in", plain=5)
-    real, written = Path.write_bytes, []
+    real, written = np.save, []
 
-    def full(self, content):
-        if self.name.endswith(".npy.part"):
-            written.append(self)
-            if len(written) > 3:
-                real(self, content[:10])
-                raise OSError(28, "No space left on device", str(self))
-        return real(self, content)
+    def full(file, depth, **options):
+        written.append(file.name)
+        if len(written) > 3:
+            file.write(b"begun")
+            raise OSError(28, "No space left on device", file.name)
+        return real(file, depth, **options)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(np, "save", full)
     with pytest.raises(SystemExit) as stopped:
         main(arguments(tmp_path / "in", model, tmp_path / "out", "--workers", "0"))
     assert stopped.value.code == 1
