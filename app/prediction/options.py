@@ -81,6 +81,7 @@ class Prediction:
     cx: float | None = None
     cy: float | None = None
     fov: float | None = None
+    assume_fov: float | None = None
     batch_size: int = 8
     workers: int = 2
     precision: Precision = "32-true"
@@ -94,8 +95,11 @@ class Prediction:
                 f"--batch-size {self.batch_size} must be at least 1 and --workers "
                 f"{self.workers} at least 0"
             )
-        if self.fov is not None and not 0 < self.fov < 180:
-            raise DataError(f"--fov {self.fov} must lie between 0 and 180 degrees")
+        for name in ("fov", "assume_fov"):
+            if (value := getattr(self, name)) is not None and not 0 < value < 180:
+                raise DataError(
+                    f"{flag(name)} {value} must lie between 0 and 180 degrees"
+                )
         for name in ("fx", "fy"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise DataError(f"--{name} {value} must be above 0 pixels")

@@ -30,11 +30,13 @@ HELP = {
     "tile": "Predict at the picture's own size in overlapping tiles, for fine detail.",
     "exif": "Turn pictures upright by their EXIF orientation (apply), or predict them "
     "as stored (ignore).",
-    "fx": "Focal length in pixels of the picture, for point clouds.",
+    "fx": "Focal length in pixels of the picture where EXIF does not tell: for point "
+    "clouds, and for networks with a canonical camera.",
     "fy": "Vertical focal length; fx by default.",
     "cx": "Principal point; the middle by default.",
     "cy": "Likewise.",
     "fov": "Horizontal field of view in degrees, in place of fx.",
+    "assume_fov": "Likewise, for pictures of which nothing else tells.",
     "batch_size": "Pictures at a time, of one shape.",
     "workers": "Processes that read pictures.",
     "precision": "Of the network's arithmetic.",
@@ -54,7 +56,7 @@ HELP = {
 }
 T = TypeVar("T")
 TYPES = {
-    **dict.fromkeys(("fx", "fy", "cx", "cy", "fov"), float),
+    **dict.fromkeys(("fx", "fy", "cx", "cy", "fov", "assume_fov"), float),
     **dict.fromkeys(("batch_size", "workers"), int),
 }
 

@@ -1,17 +1,20 @@
 """Predict depth for every picture, each process its share."""
 
 import signal
+import warnings
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from app.errors import fail
+from app.prediction.camera import Camera, input_focals_px
+from app.prediction.header import header
 from app.prediction.ledger import LEDGER, Ledger
 from app.prediction.options import Prediction
 from app.prediction.own_outputs import OwnOutputs
 from app.prediction.predictor import Predictor, collate
-from app.prediction.writer import Camera, DepthWriter
+from app.prediction.writer import DepthWriter
 from datamodules.batch import ImageInput
 from datamodules.errors import DataError
 from datamodules.files.pictures import Picture, find_images
@@ -26,6 +29,8 @@ from models.artefacts.form import Opened
 
 METRES = ("png", "ply", "color")
 """Formats that mean metres."""
+SLACK = 1.05
+"""How far beyond training's focal lengths one may be without a word."""
 BATCH_PIXELS = 8 * 518 * 686
 """Input pixels in a batch, at most: larger pictures come in smaller batches."""
 
@@ -105,18 +110,17 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         enable_checkpointing=False,
         use_distributed_sampler=False,
     )
-    about: dict[str, object] = {
-        "model": opened.source,
-        "kind": spec.kind,
-        "max_depth": spec.max_depth,
-        "png_units_per_metre": scale or None,
-        "input_size": list(wanted) if isinstance(wanted, tuple) else wanted,
-        "tta": prediction.tta,
-        "tile": prediction.tile,
-        "exif": prediction.exif,
-    }
+    about = header(opened, prediction, wanted, scale)
     ledger = Ledger(folder, about, trainer.global_rank, trainer.world_size)
     done = set() if prediction.overwrite else ledger.done(prediction.formats)
+    camera = Camera(
+        prediction.fx,
+        prediction.fy,
+        prediction.cx,
+        prediction.cy,
+        prediction.fov,
+        prediction.assume_fov,
+    )
     left = [picture for picture in pictures if picture.name not in done]
     if found.left_out and trainer.is_global_zero:
         print(f"left out: {found.left_out} files that predict.py itself wrote")
@@ -127,6 +131,9 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         seen: InputSize = "native" if prediction.tile else wanted
         patch_px = opened.network.patch_px
         shapes = [_shape(size, seen, wanted, patch_px) for size, _ in headers]
+        tile = fixed(wanted) if prediction.tile else None
+        whole = shapes if tile is None else [tile] * len(shapes)
+        factors = _factors(opened, left, headers, whole, camera)
         writer = DepthWriter(
             folder,
             left,
@@ -135,18 +142,13 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
             max_depth,
             scale,
             prediction.colormap,
-            Camera(
-                prediction.fx,
-                prediction.fy,
-                prediction.cx,
-                prediction.cy,
-                prediction.fov,
-            ),
+            camera,
             ledger,
         )
         trainer.callbacks.append(writer)  # type: ignore[attr-defined]
-        tile = fixed(wanted) if prediction.tile else None
-        model = Predictor(opened.merged(), tta=prediction.tta, tile=tile)
+        model = Predictor(
+            opened.merged(), tta=prediction.tta, tile=tile, factors=factors
+        )
         data = Pictures(left, shapes, prediction, opened.image_input)
         before = signal.signal(signal.SIGTERM, _stop)
         try:
@@ -157,8 +159,8 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
     trainer.strategy.barrier()
     if trainer.is_global_zero:
         errors = ledger.fold()
-        found = [errors.get(p.name, f"{p.name}: its files are gone") for p in pictures]
-        _report(found, prediction, scale)
+        said = [errors.get(p.name, f"{p.name}: its files are gone") for p in pictures]
+        _report(said, prediction, scale)
 
 
 def _shape(
@@ -166,6 +168,37 @@ def _shape(
 ) -> Size:
     """Network input of a picture; of one that cannot be read it does not matter."""
     return fixed(wanted) if size is None else input_size(size, seen, patch_px)
+
+
+def _factors(
+    opened: Opened,
+    pictures: list[Picture],
+    headers: list[tuple[Size | None, float | None]],
+    inputs: list[Size],
+    camera: Camera,
+) -> list[float] | None:
+    """What makes metres of each picture's prediction; None where it is metres.
+
+    Raises:
+        DataError: If the network depends on the camera and one is not known.
+    """
+    canonical_px = opened.network.canonical_focal_px
+    if canonical_px is None:
+        return None
+    focals_px = input_focals_px(pictures, headers, inputs, camera)
+    seen = None if opened.record is None else opened.record.focals_px
+    if seen is not None:
+        low, high = seen[0] / SLACK, seen[1] * SLACK
+        strange = [f for f in focals_px if f < low or f > high]
+        if strange:
+            warnings.warn(
+                f"{len(strange)} of {len(focals_px)} pictures have focal lengths from "
+                f"{min(strange):.0f} to {max(strange):.0f} px of the network's input, "
+                f"outside of training's {seen[0]:.0f} to {seen[1]:.0f}: their metres "
+                "are less sure",
+                stacklevel=2,
+            )
+    return [focal_px / canonical_px for focal_px in focals_px]
 
 
 def _report(found: list[str], prediction: Prediction, scale: int) -> None:

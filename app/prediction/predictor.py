@@ -1,5 +1,6 @@
 """Depth of pictures, in one pass, with a mirrored one, or in tiles."""
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -44,13 +45,21 @@ class Predictor(LightningModule):
         tta: Average with the prediction of the mirrored picture.
         tile: Size (rows, cols) of overlapping tiles, whose predictions are fitted to
             the whole picture's and blended; None for one pass.
+        factors: What makes metres of each picture's prediction, by its index, where
+            the network predicts for a canonical camera.
     """
 
     def __init__(
-        self, network: DepthPredictor, *, tta: bool, tile: tuple[int, int] | None
+        self,
+        network: DepthPredictor,
+        *,
+        tta: bool,
+        tile: tuple[int, int] | None,
+        factors: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.tta, self.tile = network, tta, tile
+        self.factors = factors
 
     def forward(self, image: Tensor) -> Tensor:
         if self.tta:
@@ -71,7 +80,13 @@ class Predictor(LightningModule):
             depth = self(image)
         else:
             depth = torch.cat([tiled(self, one[None], self.tile) for one in image])
-        return depth[:, 0].float().cpu()
+        depth = depth[:, 0].float().cpu()
+        if self.factors is not None:
+            factors = torch.tensor([self.factors[index] for index in batch["index"]])
+            # Beyond max_depth nothing was learned, whatever the camera.
+            furthest = self.network.spec.max_depth
+            depth = (depth * factors[:, None, None]).clamp(max=furthest)
+        return depth
 
 
 def at_size(depth: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:

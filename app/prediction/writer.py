@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.prediction.camera import Camera
 from app.prediction.ledger import Entry, Ledger
 from app.prediction.options import Format
 from app.prediction.pixel_budget import PixelBudget
@@ -62,34 +63,6 @@ class Predicted:
     def held_pixels(self) -> int:
         """Float32 pixels that it keeps in memory."""
         return self.depth.numel() + self.pixels.nbytes // 4
-
-
-@dataclass(frozen=True)
-class Camera:
-    """Intrinsics given on the command line, in pixels of the picture itself."""
-
-    fx: float | None = None
-    fy: float | None = None
-    cx: float | None = None
-    cy: float | None = None
-    fov_deg: float | None = None
-    """Horizontal field of view."""
-
-    def intrinsics(
-        self, size: tuple[int, int], exif_focal_px: float | None
-    ) -> tuple[float, float, float, float] | None:
-        """fx, fy, cx, cy of a picture (rows, cols); None where nothing tells."""
-        rows, cols = size
-        focal_px = exif_focal_px
-        if self.fov_deg is not None:
-            focal_px = cols / 2 / float(np.tan(np.radians(self.fov_deg) / 2))
-        fx = focal_px if self.fx is None else self.fx
-        if fx is None:
-            return None
-        fy = fx if self.fy is None else self.fy
-        cx = (cols - 1) / 2 if self.cx is None else self.cx
-        cy = (rows - 1) / 2 if self.cy is None else self.cy
-        return fx, fy, cx, cy
 
 
 class DepthWriter(BasePredictionWriter):
@@ -211,6 +184,7 @@ class DepthWriter(BasePredictionWriter):
             "depth_median": float(np.median(depth)),
             "depth_max": float(depth.max()),
             "intrinsics": intrinsics,
+            "focal_is_assumed": self.camera.assumes(focal_px),
         }
         for kind in self.formats:
             path = self.folder / f"{picture.name}{ENDINGS[kind]}"

@@ -14,6 +14,7 @@ from datamodules.batch import ImageInput
 from datamodules.files.whole import whole_folder
 from datamodules.sizes import InputSize, fixed
 from models.adapters import merge
+from models.artefacts.base import fingerprint
 from models.artefacts.depth_record import DepthRecord
 from models.errors import ExportError
 from models.networks.interface import DepthPredictor, Network
@@ -77,6 +78,11 @@ class Opened:
             )
         return self.network
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all its weights: equal for equal predictions."""
+        return fingerprint(self.network)
+
     def merged(self) -> DepthPredictor:
         """The network with its adapters folded in, in place, ready to predict."""
         merge(self.network)
@@ -87,7 +93,8 @@ class Opened:
         if self.record is None:
             return {}
         content = self.record.to_dict()
-        return {key: content[key] for key in ("base", "adapter", "scores")}
+        wanted = ("base", "adapter", "scores", "focals_px")
+        return {key: content[key] for key in wanted if key in content}
 
 
 class Form(ABC):

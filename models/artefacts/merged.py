@@ -91,5 +91,9 @@ def _network(
             f"{path} does not say what network it holds; give --network {DESCRIBED}"
         )
     return DepthNetwork, NetworkSpec(
-        known.size, known.version, known.kind, known.max_depth
+        known.size,
+        known.version,
+        known.kind,
+        known.max_depth,
+        known.canonical_focal_px,
     )

@@ -4,6 +4,7 @@ What the program is stands in its own metadata, so that the file is enough.
 """
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from models.networks.exportable import open_sizes
 from models.networks.interface import DepthPredictor, Network
 
 OPSET = 20
+CANONICAL = ", times the focal length in pixels of the image, divided by {}"
 
 
 class OnnxNetwork(DepthPredictor):
@@ -52,15 +54,26 @@ class OnnxNetwork(DepthPredictor):
                 f"{path} is no ONNX program that can be run ({reason})"
             ) from None
         about = self._about(path)
+        with path.open("rb") as program:
+            self._sha256 = hashlib.file_digest(program, "sha256").digest()
         self.patch_px = about.get("patch_px", 14)
         self.image_mean = tuple(about["image_mean"])
         self.image_std = tuple(about["image_std"])
         self.image_size = stored_size(about["image_size"])
         max_depth = about["max_depth"]
         kind = "relative" if max_depth is None else "metric"
-        self.spec = NetworkSpec(kind=kind, max_depth=max_depth)  # type: ignore[arg-type]
+        focal_px = about.get("canonical_focal_px")
+        self.spec = NetworkSpec(
+            kind=kind,  # type: ignore[arg-type]
+            max_depth=max_depth,
+            canonical_focal_px=focal_px,
+        )
         half = "float16" in self.session.get_inputs()[0].type
         self.dtype = torch.float16 if half else torch.float32
+
+    def get_extra_state(self) -> Tensor:
+        """The program's SHA-256, which stands for the weights in it."""
+        return torch.frombuffer(bytearray(self._sha256), dtype=torch.uint8)
 
     def forward(self, image: Tensor) -> Tensor:
         """Depth (B, 1, H, W) float32 of normalised images (B, 3, H, W)."""
@@ -114,7 +127,7 @@ class Onnx(Form):
     def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
         network = opened.adapted
         program = _traced(network, half=options.half)
-        spec = network.spec
+        spec, focal_px = network.spec, network.canonical_focal_px
         about = {
             "input": "image (batch, 3, height, width), sides multiples of "
             f"{network.patch_px}",
@@ -124,8 +137,10 @@ class Onnx(Form):
             "image_std": list(network.image_std),
             "image_size": options.image_size,
             "output": "depth (batch, 1, height, width), "
-            + ("metres" if spec.kind == "metric" else "affine disparity"),
+            + ("metres" if spec.kind == "metric" else "affine disparity")
+            + ("" if focal_px is None else CANONICAL.format(focal_px)),
             "max_depth": spec.max_depth,
+            "canonical_focal_px": network.canonical_focal_px,
             "opset": OPSET,
             **opened.notes(),
         }

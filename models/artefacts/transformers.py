@@ -80,7 +80,8 @@ class Transformers(Form):
                 f"transformers stores max_depth as a whole number of metres, not "
                 f"{spec.max_depth}; export as onnx, or train with a whole max_depth"
             )
-        size = options.image_size
+        size, focal_px = options.image_size, spec.canonical_focal_px
+        camera = {} if focal_px is None else {"canonical_focal_px": focal_px}
         # transformers leaves these two signatures untyped.
         new: Any = transformers.DepthAnythingConfig
         encoder: Any = transformers.Dinov2Config
@@ -101,7 +102,7 @@ class Transformers(Form):
             fusion_hidden_size=preset.features,
             depth_estimation_type=spec.kind,
             max_depth=int(spec.max_depth or 1),
-            **{KEY: {**opened.notes(), "image_size": size}},
+            **{KEY: {**opened.notes(), "image_size": size, **camera}},
         )
         model = transformers.DepthAnythingForDepthEstimation(config)
         model.load_state_dict(to_transformers(network.state_dict()))

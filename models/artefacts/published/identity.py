@@ -45,6 +45,7 @@ class Identity:
     max_depth: float | None = None
     image_size: InputSize | None = None
     """That it was trained at, or is used at."""
+    canonical_focal_px: float | None = None
     family: type[Network] | None = field(default=None, compare=False)
     spec: OutputSpec | None = field(default=None, compare=False)
     """All of it, with its family, where the file says all."""
@@ -55,7 +56,9 @@ class Identity:
     ) -> "Identity":
         """Of a file that says everything."""
         size, version = getattr(spec, "size", None), getattr(spec, "version", None)
-        return cls(size, version, spec.kind, spec.max_depth, image_size, family, spec)
+        focal_px = getattr(spec, "canonical_focal_px", None)
+        about = (size, version, spec.kind, spec.max_depth, image_size, focal_px)
+        return cls(*about, family, spec)
 
     def check(self, source: str, spec: OutputSpec, *, kind: bool) -> None:
         """Refuse a network that these weights are not for.
@@ -129,7 +132,10 @@ def _from_transformers(config: Mapping[str, Any], folder: Path) -> Identity:
         versions: tuple[Version, Version] = ("v1", "v2")
         same = (v for v in versions if PRESETS[size].taps(v) == taps)
         version = next(same, None)
-    return Identity(size, version, kind, max_depth, _size_of_ours(config, folder))
+    focal_px = (config.get("lava_depth") or {}).get("canonical_focal_px")
+    return Identity(
+        size, version, kind, max_depth, _size_of_ours(config, folder), focal_px
+    )
 
 
 def _size_of_ours(config: Mapping[str, Any], folder: Path) -> InputSize | None:
