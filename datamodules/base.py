@@ -1,6 +1,6 @@
 """The data module that every data set shares."""
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -19,9 +19,8 @@ from datamodules.loading import (
 )
 from datamodules.protocols import Protocol, WindowName, full
 from datamodules.sizes import check_image_size
+from datamodules.splits import Split as Split
 from datamodules.transforms import Augment, EvalTransform, TrainTransform
-
-Split = Literal["train", "val", "test"]
 
 
 class DepthDataModule(LightningDataModule):

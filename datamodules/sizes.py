@@ -62,6 +62,22 @@ def input_size(size: Size, wanted: InputSize, patch_px: int) -> Size:
     return found
 
 
+def same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether one (rows, cols) is the other at some scale, in whole pixels.
+
+    Both sides may have been rounded to the nearest, down, or up.
+    """
+    small, large = sorted((one, other))
+    for below, above in ((0.5, 0.5), (0, 1), (1, 0)):
+        scales = [
+            ((side - below) / whole, (side + above) / whole)
+            for side, whole in zip(small, large, strict=True)
+        ]
+        if max(low for low, _ in scales) < min(high for _, high in scales):
+            return True
+    return False
+
+
 def fixed(wanted: InputSize) -> Size:
     """One size to stand for all that are wanted: of tiles, probes, unreadable files."""
     if isinstance(wanted, tuple):
