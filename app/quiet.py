@@ -8,6 +8,7 @@ def quiet() -> None:
     """Leave out what Lightning says that no user of this program can act on."""
     for message in (
         ".*does not have many workers.*",
+        "LightningCLI's args parameter is intended.*",
         ".*LeafSpec.*is deprecated.*",
         "You are using a custom batch sampler.*",
         ".*Checkpoint directory .* exists and is not empty.*",

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from datamodules.batch import DepthItem, Frames, ImageInput
@@ -105,6 +106,10 @@ class DepthDataModule(LightningDataModule):
                     "processes; use fewer devices, or hold out more frames"
                 )
 
+    def opened(self, split: Split) -> Frames:
+        """The frames of a split that `setup` has opened."""
+        return self._frames[split]
+
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled batches; the last incomplete one is dropped if there is another."""
         frames = self._frames["train"]
@@ -155,6 +160,11 @@ class DepthDataModule(LightningDataModule):
         sampler = ShareSampler(frames, *self._replicas(), shuffle=False)
         protocol = self.protocol
         transform = EvalTransform(self.image_size, protocol, self.image_input)
+        if protocol.input_px is not None and protocol.input_px != min(self.image_size):
+            rank_zero_info(
+                f"{protocol.name} shows frames to the network at {protocol.input_px} "
+                f"px and more a side, not at image_size {list(self.image_size)}"
+            )
         # Inputs in the frames' own shapes do not stack.
         one_by_one = protocol.resize == "lower_bound"
         return DataLoader(

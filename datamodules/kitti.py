@@ -42,7 +42,8 @@ class KITTIDataModule(DepthDataModule):
         eval_protocol: How scores are made. `kitti_eigen_garg_kb`: Garg's crop of the
             KB window (ZoeDepth, Depth Anything V1); `kitti_eigen_garg_full`: Garg's
             crop of the whole frame (BTS offline); `kitti_da2`: no crop (Depth
-            Anything V2's training script), images one by one in their own shape.
+            Anything V2's training script), images one by one in their own shape, the
+            shorter side 518 px as there, whatever image_size is.
         max_depth: Metres at which the network saturates and up to which it is trained.
         image_size: Network input (rows, cols) in pixels, multiples of 14.
         batch_size: Frames per process and step.

@@ -206,7 +206,9 @@ class EvalTransform:
         size = self.size
         if self.protocol.resize == "lower_bound":
             rows, cols = frame.depth.shape
-            size = lower_bound((rows, cols), self.size, self.image_input.patch_px)
+            least = self.protocol.input_px
+            wanted = size if least is None else (least, least)
+            size = lower_bound((rows, cols), wanted, self.image_input.patch_px)
         return _item(
             normalise(resize_image(frame.image, size), self.image_input),
             frame.depth,

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from app.quiet import quiet
 from app.training.command import COMMANDS
+from app.training.data_check import DataCheck
 from app.training.parser import OneLineParser
 from app.training.previews import Previews
 from app.training.results import Summary, TestResults
@@ -41,7 +42,7 @@ class DepthCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Those that train.py has; photographs are predict.py's."""
         all_of_them = LightningCLI.subcommands()
-        return {name: all_of_them[name] for name in COMMANDS}
+        return {name: all_of_them[name] for name in COMMANDS if name in all_of_them}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("max_depth", "image_size"):
@@ -49,6 +50,7 @@ class DepthCLI(LightningCLI):
                 f"data.{name}", f"model.init_args.{name}", apply_on="instantiate"
             )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(DataCheck, "data_check")
         parser.add_lightning_class_args(Previews, "previews")
         parser.add_lightning_class_args(Summary, "summary")
         parser.add_lightning_class_args(TestResults, "results")
@@ -205,11 +207,7 @@ def _keep_metrics(run: Path) -> None:
 
 def run(args: ArgsType) -> None:
     """Run one command."""
-    quiet()
-    # Adapters are dataclasses with subclasses; jsonargparse takes such for closed.
-    jsonargparse.set_parsing_settings(
-        subclasses_enabled=[AdapterConfig], docstring_parse_attribute_docstrings=True
-    )
+    set_up()
     DepthCLI(
         DepthModule,
         DepthDataModule,
@@ -219,4 +217,13 @@ def run(args: ArgsType) -> None:
         save_config_callback=SaveConfig,
         save_config_kwargs={"overwrite": True},
         args=args,
+    )
+
+
+def set_up() -> None:
+    """What must be so before a parser is made."""
+    quiet()
+    # Adapters are dataclasses with subclasses; jsonargparse takes such for closed.
+    jsonargparse.set_parsing_settings(
+        subclasses_enabled=[AdapterConfig], docstring_parse_attribute_docstrings=True
     )

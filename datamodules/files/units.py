@@ -13,21 +13,21 @@ _UNITS = (
     (10000, "tenths of millimetres"),
 )
 """Units per metre and their names, the commonest first."""
+_GUESSES = 2
 
 
-def likely_unit(stored: float, most: int = 2) -> str:
-    """What a stored median may be: "millimetres: 1.5 m (depth_scale 1000)".
-
-    Args:
-        stored: The median of depth maps as they are stored.
-        most: So many guesses.
-    """
-    low, high = _LIKELY_M
+def likely_unit(stored: float) -> str:
+    """What a stored median may be: "millimetres: 1.5 m (depth_scale 1000)"."""
     found = [
         f"{name}: {stored / scale:.3g} m (depth_scale {scale})"
         for scale, name in _UNITS
-        if low <= stored / scale <= high
+        if is_likely(stored / scale)
     ]
-    if not found and stored < low:
+    if not found and stored < _LIKELY_M[0]:
         return "normalised, inverse or relative depth, which has no metres"
-    return " or ".join(found[:most]) or "no depth in a common unit"
+    return " or ".join(found[:_GUESSES]) or "no depth in a common unit"
+
+
+def is_likely(median_m: float) -> bool:
+    """Whether it is the median of an ordinary depth map in metres."""
+    return _LIKELY_M[0] <= median_m <= _LIKELY_M[1]
