@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.errors import DataError as DataError
+from datamodules.sizes import Shrink
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,6 +26,8 @@ class ImageInput:
     """Subtracted from RGB in 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
     """What the difference is divided by."""
+    shrink: Shrink = "area"
+    """How larger pictures are made smaller: as it was trained, where that is known."""
 
 
 @dataclass(frozen=True)

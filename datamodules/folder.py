@@ -16,6 +16,7 @@ from datamodules.files.tables import read_table
 from datamodules.files.trees import find_in_tree
 from datamodules.loading import OnError
 from datamodules.protocols import Protocol, full
+from datamodules.sizes import Shrink
 from datamodules.splits import (
     SPLIT_COLUMN,
     Split,
@@ -63,6 +64,9 @@ class FolderDataModule(DepthDataModule):
         augment: What training does to a frame.
         on_error: A frame that cannot be read stops the run with its name, or is left
             out (`skip`), counted and named.
+        image_shrink: How pictures more than 1.5 times as large as the input are made
+            smaller: by the `area`'s mean, or `cubic` without a filter, as the official
+            code does.
     """
 
     def __init__(
@@ -84,9 +88,17 @@ class FolderDataModule(DepthDataModule):
         seed: int = 0,
         augment: Augment = Augment(),  # noqa: B008 - frozen
         on_error: OnError = "error",
+        image_shrink: Shrink = "area",
     ) -> None:
         super().__init__(
-            image_size, max_depth, batch_size, num_workers, seed, augment, on_error
+            image_size,
+            max_depth,
+            batch_size,
+            num_workers,
+            seed,
+            augment,
+            on_error,
+            image_shrink,
         )
         if not depth_scale > 0:
             raise DataError(

@@ -10,6 +10,7 @@ from datamodules.files.lists import PROBED, PrefixProbe, choose_root, read_list
 from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import OnError
 from datamodules.protocols import KITTI, KittiProtocol, Protocol
+from datamodules.sizes import Shrink
 from datamodules.transforms import Augment
 
 DEPTH_SCALE = 256  # development kit: metres = png / 256
@@ -52,6 +53,9 @@ class KITTIDataModule(DepthDataModule):
         augment: What training does to a frame.
         on_error: A frame that cannot be read stops the run with its name, or is left
             out (`skip`), counted and named.
+        image_shrink: How pictures more than 1.5 times as large as the input are made
+            smaller: by the `area`'s mean, or `cubic` without a filter, as the official
+            code does.
     """
 
     def __init__(
@@ -69,9 +73,17 @@ class KITTIDataModule(DepthDataModule):
         seed: int = 0,
         augment: Augment = Augment(brightness=(0.9, 1.1)),  # noqa: B008 - frozen
         on_error: OnError = "error",
+        image_shrink: Shrink = "area",
     ) -> None:
         super().__init__(
-            image_size, max_depth, batch_size, num_workers, seed, augment, on_error
+            image_size,
+            max_depth,
+            batch_size,
+            num_workers,
+            seed,
+            augment,
+            on_error,
+            image_shrink,
         )
         self.root = Path(root).expanduser()
         self.raw_root = Path(raw_root) if raw_root else None

@@ -9,6 +9,9 @@ InputSize = Size | int | Literal["native"]
 """(rows, cols): that size whatever the picture's shape; a number: the picture's own
 shape, both sides at least that; native: the picture's own size."""
 
+Shrink = Literal["area", "cubic"]
+"""How a picture is made much smaller: by the area's mean, or, as in Depth Anything's
+official code, by cubic interpolation without a filter, which skips pixels."""
 DEFAULT_BOUND = 518
 """Depth Anything's own: the picture's shape, both sides at least this."""
 LONGEST = 4

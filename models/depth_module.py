@@ -28,7 +28,7 @@ from models.metrics import DepthMetrics, per_image
 from models.networks.depth_network import with_flip
 from models.networks.interface import Network
 from models.optimisation import OneCycle, Optimisation
-from models.resuming import check_resumable, record_of
+from models.resuming import check_resumable, check_shrink, image_shrink, record_of
 
 
 @dataclass(frozen=True)
@@ -220,13 +220,15 @@ class DepthModule(LightningModule):
         checkpoint["state_dict"] = {
             key: state[key] for key in (f"network.{name}" for name in names)
         }
-        record = replace(self.record, scores=self.scores).to_dict()
+        shrink = image_shrink(self.trainer)
+        record = replace(self.record, scores=self.scores, image_shrink=shrink).to_dict()
         record["training"] = self.optimisation.kind()
         checkpoint[KEY] = record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         found = record_of(checkpoint, self.record)
         self.scores = found.scores
+        check_shrink(found, image_shrink(self.trainer))
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.check_resumable(checkpoint)
             return

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from datamodules.errors import DataError
 from datamodules.files.depth_writers import PIXELS_MAX, Colormap, png_scale
-from datamodules.sizes import DEFAULT_BOUND, InputSize, check_image_size
+from datamodules.sizes import DEFAULT_BOUND, InputSize, Shrink, check_image_size
 from models.errors import ExportError
 from models.networks.presets import NetworkSpec
 
@@ -73,6 +73,7 @@ class Prediction:
     colormap: Colormap = "turbo"
     size: str | None = None
     tta: bool = False
+    shrink: Shrink | None = None
     tile: bool = False
     fx: float | None = None
     fy: float | None = None
@@ -173,4 +174,5 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "colormap": get_args(Colormap),
     "precision": get_args(Precision),
     "accelerator": get_args(Accelerator),
+    "shrink": get_args(Shrink),
 }

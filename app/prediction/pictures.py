@@ -1,6 +1,7 @@
 """Predict depth for every picture, each process its share."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -97,12 +98,16 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         enable_checkpointing=False,
         use_distributed_sampler=False,
     )
+    image_input = opened.image_input
+    if prediction.shrink is not None:
+        image_input = replace(image_input, shrink=prediction.shrink)
     about: dict[str, object] = {
         "model": opened.source,
         "kind": spec.kind,
         "max_depth": spec.max_depth,
         "png_units_per_metre": scale or None,
         "input_size": list(wanted) if isinstance(wanted, tuple) else wanted,
+        "image_shrink": image_input.shrink,
         "tta": prediction.tta,
         "tile": prediction.tile,
     }
@@ -136,7 +141,7 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         trainer.callbacks.append(writer)  # type: ignore[attr-defined]
         tile = fixed(wanted) if prediction.tile else None
         model = Predictor(opened.merged(), tta=prediction.tta, tile=tile)
-        data = Pictures(left, shapes, prediction, opened.image_input)
+        data = Pictures(left, shapes, prediction, image_input)
         before = signal.signal(signal.SIGTERM, _stop)
         try:
             trainer.predict(model, data, return_predictions=False)
