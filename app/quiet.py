@@ -8,6 +8,7 @@ def quiet() -> None:
     """Leave out what Lightning says that no user of this program can act on."""
     for message in (
         ".*does not have many workers.*",
+        "LightningCLI's args parameter is intended.*",
         ".*LeafSpec.*is deprecated.*",
         "LightningCLI's args parameter is intended.*",
         "You are using a custom batch sampler.*",

@@ -1,9 +1,11 @@
 """The data module that every data set shares."""
 
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from datamodules.batch import DepthItem, Frames, ImageInput
@@ -18,10 +20,9 @@ from datamodules.loading import (
     collate,
 )
 from datamodules.protocols import Protocol, WindowName, full
-from datamodules.sizes import check_image_size
+from datamodules.sizes import Shrink, check_image_size
+from datamodules.splits import Split as Split
 from datamodules.transforms import Augment, EvalTransform, TrainTransform
-
-Split = Literal["train", "val", "test"]
 
 
 class DepthDataModule(LightningDataModule):
@@ -38,6 +39,9 @@ class DepthDataModule(LightningDataModule):
         augment: What training does to a frame.
         on_error: A frame that cannot be read stops the run with its name, or is left
             out (`skip`), counted and named.
+        image_shrink: How pictures more than 1.5 times as large as the input are made
+            smaller: by the `area`'s mean, or `cubic` without a filter, as the official
+            code does.
     """
 
     def __init__(
@@ -49,8 +53,13 @@ class DepthDataModule(LightningDataModule):
         seed: int,
         augment: Augment,
         on_error: OnError = "error",
+        image_shrink: Shrink = "area",
     ) -> None:
         super().__init__()
+        if image_shrink not in get_args(Shrink):
+            raise DataError(
+                f"image_shrink {image_shrink!r} is not known; use area or cubic"
+            )
         if on_error not in get_args(OnError):
             raise DataError(f"on_error {on_error!r} is not known; use error or skip")
         if batch_size < 1 or num_workers < 0:
@@ -59,7 +68,7 @@ class DepthDataModule(LightningDataModule):
                 f"{num_workers} at least 0"
             )
         self.image_size = image_size
-        self.image_input = ImageInput()
+        self.image_input = ImageInput(shrink=image_shrink)
         """What the network reads; the trainer's model is asked in `setup`."""
         self.max_depth = max_depth
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
@@ -84,7 +93,8 @@ class DepthDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Ask the model for its input, open what a stage needs, refuse empty splits."""
         model = None if self.trainer is None else self.trainer.lightning_module
-        self.image_input = getattr(model, "image_input", self.image_input)
+        wanted_input = getattr(model, "image_input", self.image_input)
+        self.image_input = replace(wanted_input, shrink=self.image_input.shrink)
         patch_px = self.image_input.patch_px
         check_image_size(self.image_size, patch_px)
         if self.augment.crop is not None:
@@ -105,6 +115,10 @@ class DepthDataModule(LightningDataModule):
                     f"the {split} split has {len(frames)} frames for {processes} "
                     "processes; use fewer devices, or hold out more frames"
                 )
+
+    def opened(self, split: Split) -> Frames:
+        """The frames of a split that `setup` has opened."""
+        return self._frames[split]
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled batches; the last incomplete one is dropped if there is another."""
@@ -156,6 +170,11 @@ class DepthDataModule(LightningDataModule):
         sampler = ShareSampler(frames, *self._replicas(), shuffle=False)
         protocol = self.protocol
         transform = EvalTransform(self.image_size, protocol, self.image_input)
+        if protocol.input_px is not None and protocol.input_px != min(self.image_size):
+            rank_zero_info(
+                f"{protocol.name} shows frames to the network at {protocol.input_px} "
+                f"px and more a side, not at image_size {list(self.image_size)}"
+            )
         # Inputs in the frames' own shapes do not stack.
         one_by_one = protocol.resize == "lower_bound"
         return DataLoader(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.errors import DataError as DataError
+from datamodules.sizes import Shrink
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -27,6 +28,8 @@ class ImageInput:
     """What the difference is divided by."""
     focal: bool = False
     """Whether it has to be known with what focal length an image was taken."""
+    shrink: Shrink = "area"
+    """How larger pictures are made smaller: as it was trained, where that is known."""
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,63 @@
-"""A user's own RGB-D frames: two folders of files, or a CSV."""
+"""A user's own RGB-D frames: folders of files, or a CSV."""
 
-import csv
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 
-from datamodules.base import DepthDataModule, Split
+from datamodules.base import DepthDataModule
 from datamodules.batch import Frames
 from datamodules.errors import DataError
-from datamodules.files.depth_files import DEPTH_SUFFIXES, Unknown
-from datamodules.files.image_files import IMAGE_SUFFIXES
+from datamodules.files.depth_files import Unknown
 from datamodules.files.image_headers import Exif
-from datamodules.files.pairs import Pair, PairFrames, check_files
-from datamodules.files.pictures import visible_files
+from datamodules.files.pairs import DepthResize, PairFrames, Pairs
+from datamodules.files.tables import read_table
+from datamodules.files.trees import find_in_tree
 from datamodules.loading import OnError
 from datamodules.protocols import Protocol, full
+from datamodules.sizes import Shrink
+from datamodules.splits import (
+    SPLIT_COLUMN,
+    Split,
+    SplitBy,
+    held_out,
+    on_both_sides,
+    said,
+    says_split,
+)
 from datamodules.transforms import Augment
-
-INTRINSICS = ("fx", "fy", "cx", "cy")
 
 
 class FolderDataModule(DepthDataModule):
     """Your own camera: `images/` and `depths/` with equal stems, or a CSV.
 
     Args:
-        root: A folder with `images/` and `depths/`, matched by relative path without
-            suffix, or a CSV `image,depth[,fx,fy,cx,cy][,depth_scale]` whose paths are
-            relative to it.
-        depth_scale: Stored units per metre: 1000 for millimetres, 256 for KITTI, 1
-            for metres. Never guessed. A CSV's own column overrules it.
+        root: A folder that has one of pictures (`images`, `image`, `rgb`, `color`,
+            `img`, ...) and one of depth maps (`depths`, `depth`, `depth_gt`, ...),
+            itself or in folders of scenes, matched by relative path without suffix;
+            TUM RGB-D sequences, matched by time; or a CSV
+            `image,depth[,fx,fy,cx,cy][,depth_scale][,split]` whose paths are relative
+            to it.
+        depth_scale: Stored units per metre: 1000 for millimetres, 256 for KITTI, 5000
+            for TUM, 1 for metres. Never guessed. A CSV's own column overrules it.
         max_depth: Metres; truth beyond it is ignored and the output saturates there.
         val_root: A second root for validation and test; null splits off a part.
         val_fraction: Part of the frames that is split off, at random by `seed`.
+        split_by: What stays together then: `frame`, `folder`, or `column:NAME` of a
+            CSV; a column whose words are train, val and test is the split itself. null
+            is `column:split` where a CSV has it, else `frame`.
+        image_folder: Name of the folders of pictures, where the common ones do not fit
+            or several do.
+        depth_folder: Likewise of the folders of depth maps.
         unknown: NaN, infinite and negative depths: `error`, or `ignore` them as
-            unknown.
+            unknown, like 0 and the background (1e10) of a renderer's `.exr`.
+        unknown_values: One or several more stored numbers that mean unknown, such as
+            65535; they are compared before depth_scale.
+        depth_resize: A depth map of another size than its picture: `error`, or
+            `nearest` where the two have one shape: each pixel of the picture gets the
+            nearest stored depth.
         image_size: Network input (rows, cols) in pixels, multiples of 14.
         batch_size: Frames per process and step.
         num_workers: Processes that read frames.
@@ -43,6 +67,9 @@ class FolderDataModule(DepthDataModule):
             out (`skip`), counted and named.
         exif: Pictures are turned upright by their EXIF orientation (`apply`), or taken
             as stored (`ignore`); depth maps have none, so they must be as these.
+        image_shrink: How pictures more than 1.5 times as large as the input are made
+            smaller: by the `area`'s mean, or `cubic` without a filter, as the official
+            code does.
     """
 
     def __init__(
@@ -52,7 +79,12 @@ class FolderDataModule(DepthDataModule):
         max_depth: float,
         val_root: str | None = None,
         val_fraction: float = 0.1,
+        split_by: str | None = None,
+        image_folder: str | None = None,
+        depth_folder: str | None = None,
         unknown: Unknown = "error",
+        unknown_values: float | list[float] | None = None,
+        depth_resize: DepthResize = "error",
         image_size: tuple[int, int] = (392, 518),
         batch_size: int = 4,
         num_workers: int = 4,
@@ -60,9 +92,17 @@ class FolderDataModule(DepthDataModule):
         augment: Augment = Augment(),  # noqa: B008 - frozen
         on_error: OnError = "error",
         exif: Exif = "apply",
+        image_shrink: Shrink = "area",
     ) -> None:
         super().__init__(
-            image_size, max_depth, batch_size, num_workers, seed, augment, on_error
+            image_size,
+            max_depth,
+            batch_size,
+            num_workers,
+            seed,
+            augment,
+            on_error,
+            image_shrink,
         )
         if not depth_scale > 0:
             raise DataError(
@@ -74,10 +114,24 @@ class FolderDataModule(DepthDataModule):
                 f"val_fraction {val_fraction} must lie between 0 and 1, or give "
                 "val_root"
             )
+        if depth_resize not in get_args(DepthResize):
+            raise DataError(
+                f"depth_resize {depth_resize!r} is not known; use error or nearest"
+            )
         self.root, self.val_root = root, val_root
         self.depth_scale, self.val_fraction = depth_scale, val_fraction
+        self.split_by = None if split_by is None else SplitBy.parse(split_by)
+        if val_root is not None and split_by not in (None, "frame"):
+            raise DataError(
+                f"split_by {split_by} has no effect beside val_root; give one of them"
+            )
+        self.image_folder, self.depth_folder = image_folder, depth_folder
         self.unknown: Unknown = unknown
         self.exif: Exif = exif
+        self.unknown_values = _several(unknown_values)
+        self.depth_resize: DepthResize = depth_resize
+        self._found: dict[str, Pairs] = {}
+        self._warned = False
 
     @property
     def protocol(self) -> Protocol:
@@ -85,30 +139,84 @@ class FolderDataModule(DepthDataModule):
 
     def frames(self, split: Split) -> Frames:
         """Training frames, or the same held-out ones for validation and test."""
-        pairs = find_pairs(Path(self.root), self.depth_scale)
+        return PairFrames(
+            self._pairs(split),
+            self.unknown,
+            unknown_values=self.unknown_values,
+            depth_resize=self.depth_resize,
+            exif=self.exif,
+        )
+
+    def _pairs(self, split: Split) -> Pairs:
+        held = split != "train"
+        root = self.root if self.val_root is None or not held else self.val_root
+        pairs = self._read(root)
+        column = SPLIT_COLUMN if self.split_by is None else self.split_by.column
+        if pairs.split is not None and says_split(pairs.split, column, root):
+            return said(pairs, pairs.split, split, root)
         if self.val_root is not None:
-            if split != "train":
-                pairs = find_pairs(Path(self.val_root), self.depth_scale)
-        else:
-            pairs = self._part(pairs, split)
-        return PairFrames(pairs, self.unknown, exif=self.exif)
+            return pairs
+        groups = pairs.split
+        if self.split_by is not None and self.split_by.kind == "folder":
+            groups = pairs.folders()
+        try:
+            chosen = held_out(len(pairs), self.val_fraction, self.seed, groups)
+        except DataError as error:
+            raise DataError(f"{root} {error}") from None
+        if groups is None:
+            self._warn_of_neighbours(pairs, chosen)
+        return pairs.chosen(np.flatnonzero(chosen == held))
 
-    def _part(self, pairs: list[Pair], split: Split) -> list[Pair]:
-        held_out = round(len(pairs) * self.val_fraction)
-        if not 0 < held_out < len(pairs):
-            raise DataError(
-                f"{self.root} has {len(pairs)} frames, of which val_fraction "
-                f"{self.val_fraction} would hold out {held_out}; at least one must "
-                "train and one validate: add frames, change val_fraction or give "
-                "val_root"
+    def _read(self, root: str) -> Pairs:
+        """All frames of a root, which are looked for once."""
+        if root not in self._found:
+            self._found[root] = find_pairs(
+                Path(root).expanduser(),
+                self.depth_scale,
+                image_folder=self.image_folder,
+                depth_folder=self.depth_folder,
+                split_by=self.split_by,
             )
-        order = np.random.default_rng(self.seed).permutation(len(pairs))
-        chosen = order[:held_out] if split != "train" else order[held_out:]
-        return [pairs[i] for i in sorted(chosen)]
+        return self._found[root]
+
+    def _warn_of_neighbours(self, pairs: Pairs, chosen: NDArray[np.bool_]) -> None:
+        """Frames of one folder, on both sides of the split, may be of one video."""
+        if self._warned:
+            return
+        self._warned = True
+        labels = pairs.folders()
+        shared = on_both_sides(labels, chosen)
+        if shared:
+            apart = (
+                "--data.split_by folder"
+                if len(labels.names) > 1
+                else "a CSV's column `split`, or --data.val_root"
+            )
+            rank_zero_warn(
+                f"frames of {len(shared)} of {len(labels.names)} folders "
+                f"({', '.join(shared[:3])}) stand on both sides of the split by frame: "
+                "where neighbours are nearly alike, as in videos, scores will look "
+                f"better than they are; keep them apart with {apart}"
+            )
 
 
-def find_pairs(root: Path, depth_scale: float) -> list[Pair]:
-    """All frames of a root, in the order of their names.
+def find_pairs(
+    root: Path,
+    depth_scale: float,
+    *,
+    image_folder: str | None = None,
+    depth_folder: str | None = None,
+    split_by: SplitBy | None = None,
+) -> Pairs:
+    """All frames of a root, in the order of their names, or of the table.
+
+    Args:
+        root: A folder or a table.
+        depth_scale: Stored units per metre where a table does not say it.
+        image_folder: Name of a tree's folders of pictures; None for the common ones.
+        depth_folder: Likewise.
+        split_by: A table's column becomes the pairs' `split`; None takes `split` where
+            the table has it.
 
     Raises:
         DataError: If the root is missing or empty, or frames lack a partner.
@@ -118,77 +226,27 @@ def find_pairs(root: Path, depth_scale: float) -> list[Pair]:
             f"data root {root} does not exist; give a folder with images/ and depths/, "
             "or a CSV file"
         )
-    pairs = (
-        _from_csv(root, depth_scale)
-        if root.is_file()
-        else _from_tree(root, depth_scale)
-    )
-    if not pairs:
-        raise DataError(f"{root} has no frames")
-    check_files(pairs, str(root))
-    return pairs
-
-
-def _from_tree(root: Path, depth_scale: float) -> list[Pair]:
-    images = _by_stem(root / "images", IMAGE_SUFFIXES)
-    depths = _by_stem(root / "depths", DEPTH_SUFFIXES)
-    alone = sorted(images.keys() ^ depths.keys())
-    if alone:
-        named = ", ".join(alone[:3])
-        raise DataError(
-            f"{root}: {len(alone)} of {len(images.keys() | depths.keys())} frames have "
-            f"an image or a depth but not both: {named}; frames are matched by their "
-            "path below images/ and depths/, without suffix"
-        )
-    return [Pair(images[stem], depths[stem], depth_scale) for stem in sorted(images)]
-
-
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder} does not exist; a data root has the folders images/ and "
-            "depths/, or is a CSV file"
-        )
-    found: dict[str, Path] = {}
-    for path in visible_files(folder):
-        if path.suffix.lower() in suffixes and path.is_file():
-            stem = path.relative_to(folder).with_suffix("").as_posix()
-            if stem in found:
+    named = {"image_folder": image_folder, "depth_folder": depth_folder}
+    if root.is_file():
+        for option, value in named.items():
+            if value is not None:
                 raise DataError(
-                    f"{found[stem]} and {path.name} have the same stem; which one "
-                    "belongs to the frame cannot be told: remove one"
+                    f"{option} {value} has no effect on the table {root}, which has "
+                    "its own paths"
                 )
-            found[stem] = path
-    if not found:
-        raise DataError(f"{folder} has no files that end in {', '.join(suffixes)}")
-    return found
-
-
-def _from_csv(table: Path, depth_scale: float) -> list[Pair]:
-    try:
-        with table.open(newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = set(reader.fieldnames or ())
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} cannot be read as CSV ({error})") from None
-    if not {"image", "depth"} <= columns:
+        if split_by is None:
+            return read_table(root, depth_scale, SPLIT_COLUMN, may_lack_it=True)
+        column = split_by.column if split_by.kind == "column" else None
+        return read_table(root, depth_scale, column)
+    if split_by is not None and split_by.kind == "column":
         raise DataError(
-            f"{table} has the columns {', '.join(sorted(columns)) or 'none'}; its "
-            "first line must be image,depth[,fx,fy,cx,cy][,depth_scale]"
+            f"{root} is a folder and has no column {split_by.column!r}; give a CSV, or "
+            "--data.split_by folder"
         )
-    pairs = []
-    for number, row in enumerate(rows, start=2):
-        try:
-            scale = float(row.get("depth_scale") or depth_scale)
-            k = [float(row.get(name) or "nan") for name in INTRINSICS]
-        except ValueError as error:
-            raise DataError(f"{table} line {number}: {error}") from None
-        intrinsics = None
-        if not np.isnan(k).any():
-            intrinsics = np.array(
-                [[k[0], 0, k[2]], [0, k[1], k[3]], [0, 0, 1]], np.float32
-            )
-        image, depth = (table.parent / (row[name] or "") for name in ("image", "depth"))
-        pairs.append(Pair(image, depth, scale, intrinsics))
-    return pairs
+    return find_in_tree(root, depth_scale, **named)
+
+
+def _several(values: float | list[float] | None) -> tuple[float, ...]:
+    if values is None:
+        return ()
+    return tuple(values) if isinstance(values, list) else (values,)

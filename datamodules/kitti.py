@@ -10,6 +10,7 @@ from datamodules.files.lists import PROBED, PrefixProbe, choose_root, read_list
 from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import OnError
 from datamodules.protocols import KITTI, KittiProtocol, Protocol
+from datamodules.sizes import Shrink
 from datamodules.transforms import Augment
 
 DEPTH_SCALE = 256  # development kit: metres = png / 256
@@ -42,7 +43,8 @@ class KITTIDataModule(DepthDataModule):
         eval_protocol: How scores are made. `kitti_eigen_garg_kb`: Garg's crop of the
             KB window (ZoeDepth, Depth Anything V1); `kitti_eigen_garg_full`: Garg's
             crop of the whole frame (BTS offline); `kitti_da2`: no crop (Depth
-            Anything V2's training script), images one by one in their own shape.
+            Anything V2's training script), images one by one in their own shape, the
+            shorter side 518 px as there, whatever image_size is.
         max_depth: Metres at which the network saturates and up to which it is trained.
         image_size: Network input (rows, cols) in pixels, multiples of 14.
         batch_size: Frames per process and step.
@@ -51,6 +53,9 @@ class KITTIDataModule(DepthDataModule):
         augment: What training does to a frame.
         on_error: A frame that cannot be read stops the run with its name, or is left
             out (`skip`), counted and named.
+        image_shrink: How pictures more than 1.5 times as large as the input are made
+            smaller: by the `area`'s mean, or `cubic` without a filter, as the official
+            code does.
     """
 
     def __init__(
@@ -68,9 +73,17 @@ class KITTIDataModule(DepthDataModule):
         seed: int = 0,
         augment: Augment = Augment(brightness=(0.9, 1.1)),  # noqa: B008 - frozen
         on_error: OnError = "error",
+        image_shrink: Shrink = "area",
     ) -> None:
         super().__init__(
-            image_size, max_depth, batch_size, num_workers, seed, augment, on_error
+            image_size,
+            max_depth,
+            batch_size,
+            num_workers,
+            seed,
+            augment,
+            on_error,
+            image_shrink,
         )
         self.root = Path(root).expanduser()
         self.raw_root = Path(raw_root) if raw_root else None

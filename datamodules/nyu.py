@@ -15,6 +15,7 @@ from datamodules.files.lists import choose_root, read_list
 from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import OnError
 from datamodules.protocols import NYU_EIGEN, Protocol, WindowName
+from datamodules.sizes import Shrink
 from datamodules.transforms import Augment
 
 Layout = Literal["auto", "lists", "h5", "mat"]
@@ -69,6 +70,9 @@ class NYUDataModule(DepthDataModule):
         augment: What training does to a frame.
         on_error: A frame that cannot be read stops the run with its name, or is left
             out (`skip`), counted and named.
+        image_shrink: How pictures more than 1.5 times as large as the input are made
+            smaller: by the `area`'s mean, or `cubic` without a filter, as the official
+            code does.
     """
 
     def __init__(
@@ -90,9 +94,17 @@ class NYUDataModule(DepthDataModule):
         seed: int = 0,
         augment: Augment = Augment(),  # noqa: B008 - frozen
         on_error: OnError = "error",
+        image_shrink: Shrink = "area",
     ) -> None:
         super().__init__(
-            image_size, max_depth, batch_size, num_workers, seed, augment, on_error
+            image_size,
+            max_depth,
+            batch_size,
+            num_workers,
+            seed,
+            augment,
+            on_error,
+            image_shrink,
         )
         self.root, self.layout = Path(root).expanduser(), layout
         self.lists = {

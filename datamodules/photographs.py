@@ -98,7 +98,9 @@ class Photographs(Dataset[Photograph]):
                 index=index,
                 error=str(error) or f"{picture.path} does not fit into memory",
             )
-        image = normalise(resize_image(pixels, shape), self.image_input)
+        image = normalise(
+            resize_image(pixels, shape, self.image_input.shrink), self.image_input
+        )
         return Photograph(
             image=image,
             size=(pixels.shape[0], pixels.shape[1]),

@@ -62,6 +62,8 @@ class Protocol:
     resize: Literal["fixed", "lower_bound"] = "fixed"
     """How an image becomes the network's input: to `image_size`, whatever its shape,
     or in its own shape so that both sides are at least `image_size`."""
+    input_px: int | None = None
+    """What both sides are at least then, whatever `image_size` is; None for that."""
     align_corners: bool = True
     """How a prediction is resized (bilinear) to the size of the truth."""
     min_pixels: int = 1
@@ -177,10 +179,12 @@ KITTI_DA2 = Protocol(
     inclusive=True,
     clamp=False,
     resize="lower_bound",
+    input_px=518,
     min_pixels=10,
     silog=Silog(0.5, 1.0),
 )
-"""No crop: Depth Anything V2 `metric_depth/train.py` and `util/metric.py`."""
+"""No crop: Depth Anything V2 `metric_depth/train.py` (`--img-size 518`) and
+`util/metric.py`."""
 
 KittiProtocol = Literal["kitti_eigen_garg_kb", "kitti_eigen_garg_full", "kitti_da2"]
 KITTI: dict[KittiProtocol, Protocol] = {

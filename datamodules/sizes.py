@@ -9,6 +9,9 @@ InputSize = Size | int | Literal["native"]
 """(rows, cols): that size whatever the picture's shape; a number: the picture's own
 shape, both sides at least that; native: the picture's own size."""
 
+Shrink = Literal["area", "cubic"]
+"""How a picture is made much smaller: by the area's mean, or, as in Depth Anything's
+official code, by cubic interpolation without a filter, which skips pixels."""
 DEFAULT_BOUND = 518
 """Depth Anything's own: the picture's shape, both sides at least this."""
 LONGEST = 4
@@ -60,6 +63,22 @@ def input_size(size: Size, wanted: InputSize, patch_px: int) -> Size:
             _nearest(size[1] * shrink, patch_px),
         )
     return found
+
+
+def same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether one (rows, cols) is the other at some scale, in whole pixels.
+
+    Both sides may have been rounded to the nearest, down, or up.
+    """
+    small, large = sorted((one, other))
+    for below, above in ((0.5, 0.5), (0, 1), (1, 0)):
+        scales = [
+            ((side - below) / whole, (side + above) / whole)
+            for side, whole in zip(small, large, strict=True)
+        ]
+        if max(low for low, _ in scales) < min(high for _, high in scales):
+            return True
+    return False
 
 
 def fixed(wanted: InputSize) -> Size:

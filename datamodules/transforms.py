@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.batch import DepthItem, Frame, ImageInput
 from datamodules.errors import DataError
 from datamodules.protocols import Box, Protocol, WindowName, window_box
-from datamodules.sizes import lower_bound
+from datamodules.sizes import Shrink, lower_bound
 
 # Importing albumentations asks the network for a newer version unless this is set.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -82,16 +82,24 @@ def normalise(
     return torch.from_numpy(planes)
 
 
-def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_image(
+    image: NDArray[np.uint8], size: tuple[int, int], shrink: Shrink = "area"
+) -> NDArray[np.uint8]:
     """Resize RGB to (rows, cols): cubic, or the area's mean when shrinking much.
 
     Cubic without a filter is what Depth Anything does at any size; beyond `SHRINK` it
-    would skip pixels. The area's mean takes four to ten times as long.
+    skips pixels. The area's mean takes four to ten times as long.
+
+    Args:
+        image: (H, W, 3).
+        size: Wanted.
+        shrink: What is done beyond `SHRINK`.
     """
     if image.shape[:2] == size:
         return image
-    shrink = max(image.shape[0] / size[0], image.shape[1] / size[1])
-    method = cv2.INTER_AREA if shrink > SHRINK else cv2.INTER_CUBIC
+    times = max(image.shape[0] / size[0], image.shape[1] / size[1])
+    filtered = shrink == "area" and times > SHRINK
+    method = cv2.INTER_AREA if filtered else cv2.INTER_CUBIC
     resized = cv2.resize(image, (size[1], size[0]), interpolation=method)
     return resized.astype(np.uint8, copy=False)
 
@@ -135,7 +143,7 @@ class TrainTransform:
         if self.augment.resize == "lower_bound":
             rows, cols = frame.depth.shape
             size = lower_bound((rows, cols), self.size, self.image_input.patch_px)
-        image = resize_image(frame.image, size)
+        image = resize_image(frame.image, size, self.image_input.shrink)
         # Nearest: a mean across an object's edge would be a depth that nothing has.
         depth = cv2.resize(
             frame.depth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT
@@ -208,9 +216,12 @@ class EvalTransform:
         size = self.size
         if self.protocol.resize == "lower_bound":
             rows, cols = frame.depth.shape
-            size = lower_bound((rows, cols), self.size, self.image_input.patch_px)
+            least = self.protocol.input_px
+            wanted = size if least is None else (least, least)
+            size = lower_bound((rows, cols), wanted, self.image_input.patch_px)
+        image = resize_image(frame.image, size, self.image_input.shrink)
         return _item(
-            normalise(resize_image(frame.image, size), self.image_input),
+            normalise(image, self.image_input),
             frame.depth,
             valid[box.top : box.bottom, box.left : box.right],
             frame.path,

@@ -27,7 +27,7 @@ from models.metrics import DepthMetrics, per_image
 from models.networks.depth_network import with_flip
 from models.networks.interface import Network
 from models.optimisation import OneCycle, Optimisation
-from models.resuming import check_resumable, record_of
+from models.resuming import check_resumable, check_shrink, image_shrink, record_of
 from models.scoring import Scored, Scoring, resize_each
 
 
@@ -219,8 +219,12 @@ class DepthModule(LightningModule):
         checkpoint["state_dict"] = {
             key: state[key] for key in (f"network.{name}" for name in names)
         }
-        seen = self._cameras.focals_px()
-        record = replace(self.record, scores=self.scores, focals_px=seen).to_dict()
+        record = replace(
+            self.record,
+            scores=self.scores,
+            focals_px=self._cameras.focals_px(),
+            image_shrink=image_shrink(self.trainer),
+        ).to_dict()
         record["training"] = self.optimisation.kind()
         checkpoint[KEY] = record
 
@@ -228,6 +232,7 @@ class DepthModule(LightningModule):
         found = record_of(checkpoint, self.record)
         self.scores = found.scores
         self._cameras = SeenCameras(found.focals_px)
+        check_shrink(found, image_shrink(self.trainer))
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.check_resumable(checkpoint)
             return

@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from datamodules.batch import ImageInput
+from datamodules.sizes import Shrink
 from models.adapters.state import differences
 from models.artefacts.checkpoint import network_tensors
 from models.artefacts.depth_record import DepthRecord
@@ -64,4 +69,20 @@ def check_resumable(
         raise CheckpointError(
             f"it was trained with {' and '.join(before.values())}, but the "
             f"configuration asks for {' and '.join(now.values())}; use {INSTEAD}"
+        )
+
+
+def image_shrink(trainer: Trainer) -> Shrink:
+    """How the data at hand make larger pictures smaller."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    shown: ImageInput = getattr(data, "image_input", ImageInput())
+    return shown.shrink
+
+
+def check_shrink(found: DepthRecord, shrink: Shrink) -> None:
+    """Say where pictures are made smaller by another rule than the checkpoint's."""
+    if shrink != found.image_shrink:
+        rank_zero_warn(
+            f"the checkpoint was trained with image_shrink {found.image_shrink}; the "
+            f"data have {shrink}"
         )

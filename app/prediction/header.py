@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from app.prediction.options import Prediction
-from datamodules.sizes import InputSize
+from datamodules.sizes import InputSize, Shrink
 from models.artefacts.form import Opened
 
 NEUTRAL = (
@@ -11,12 +11,16 @@ NEUTRAL = (
     *("batch_size", "workers", "accelerator", "devices"),
 )
 """Options that change which files are written, where, how fast: not what is in them."""
-RESOLVED = ("depth_scale", "size")
+RESOLVED = ("depth_scale", "size", "shrink")
 """Options whose meaning for this model stands in their place."""
 
 
 def header(
-    opened: Opened, prediction: Prediction, wanted: InputSize, scale: int
+    opened: Opened,
+    prediction: Prediction,
+    wanted: InputSize,
+    shrink: Shrink,
+    scale: int,
 ) -> dict[str, object]:
     """The model and every option that a file's content depends on.
 
@@ -24,6 +28,7 @@ def header(
         opened: The model, before its adapters are folded in.
         prediction: What was asked for.
         wanted: The network's input.
+        shrink: How larger pictures are brought to it.
         scale: Units per metre of 16-bit PNGs; 0 where none are written.
     """
     spec = opened.network.spec
@@ -35,6 +40,7 @@ def header(
         "canonical_focal_px": opened.network.canonical_focal_px,
         "png_units_per_metre": scale or None,
         "input_size": list(wanted) if isinstance(wanted, tuple) else wanted,
+        "image_shrink": shrink,
     }
     for option in fields(Prediction):
         if option.name not in NEUTRAL + RESOLVED:

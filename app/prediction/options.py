@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from datamodules.errors import DataError
 from datamodules.files.depth_writers import PIXELS_MAX, Colormap, png_scale
 from datamodules.files.image_headers import Exif
-from datamodules.sizes import DEFAULT_BOUND, InputSize, check_image_size
+from datamodules.sizes import DEFAULT_BOUND, InputSize, Shrink, check_image_size
 from models.errors import ExportError
 from models.networks.presets import NetworkSpec
 
@@ -74,6 +74,7 @@ class Prediction:
     colormap: Colormap = "turbo"
     size: str | None = None
     tta: bool = False
+    shrink: Shrink | None = None
     tile: bool = False
     exif: Exif = "apply"
     fx: float | None = None
@@ -180,4 +181,5 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "exif": get_args(Exif),
     "precision": get_args(Precision),
     "accelerator": get_args(Accelerator),
+    "shrink": get_args(Shrink),
 }

@@ -27,6 +27,9 @@ HELP = {
     "size": "Network input: 518 (shape kept, both sides at least that), WxH, or "
     "native. By default the model's own, else 518. Exports are written for it.",
     "tta": "Average with the prediction of the mirrored picture: twice the time.",
+    "shrink": "How pictures more than 1.5 times as large as the input become smaller: "
+    "by the area's mean, or cubic without a filter, as in the official code. By "
+    "default as the model was trained, else area.",
     "tile": "Predict at the picture's own size in overlapping tiles, for fine detail.",
     "exif": "Turn pictures upright by their EXIF orientation (apply), or predict them "
     "as stored (ignore).",

@@ -2,6 +2,7 @@
 
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -110,7 +111,10 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         enable_checkpointing=False,
         use_distributed_sampler=False,
     )
-    about = header(opened, prediction, wanted, scale)
+    image_input = opened.image_input
+    if prediction.shrink is not None:
+        image_input = replace(image_input, shrink=prediction.shrink)
+    about = header(opened, prediction, wanted, image_input.shrink, scale)
     ledger = Ledger(folder, about, trainer.global_rank, trainer.world_size)
     done = set() if prediction.overwrite else ledger.done(prediction.formats)
     camera = Camera(
@@ -149,7 +153,7 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         model = Predictor(
             opened.merged(), tta=prediction.tta, tile=tile, factors=factors
         )
-        data = Pictures(left, shapes, prediction, opened.image_input)
+        data = Pictures(left, shapes, prediction, image_input)
         before = signal.signal(signal.SIGTERM, _stop)
         try:
             trainer.predict(model, data, return_predictions=False)

@@ -20,6 +20,7 @@ from app.quiet import quiet
 from app.training import folder, options
 from app.training.checkpoints import Recovery
 from app.training.command import COMMANDS
+from app.training.data_check import DataCheck
 from app.training.parser import OneLineParser
 from app.training.previews import Previews
 from app.training.results import Summary, TestResults
@@ -46,7 +47,7 @@ class DepthCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Those that train.py has; photographs are predict.py's."""
         all_of_them = LightningCLI.subcommands()
-        return {name: all_of_them[name] for name in COMMANDS}
+        return {name: all_of_them[name] for name in COMMANDS if name in all_of_them}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("max_depth", "image_size"):
@@ -55,6 +56,7 @@ class DepthCLI(LightningCLI):
             )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Recovery, "recovery")
+        parser.add_lightning_class_args(DataCheck, "data_check")
         parser.add_lightning_class_args(Previews, "previews")
         parser.add_lightning_class_args(Summary, "summary")
         parser.add_lightning_class_args(TestResults, "results")
@@ -229,11 +231,7 @@ def _default_precision() -> str:
 
 def run(args: ArgsType) -> None:
     """Run one command."""
-    quiet()
-    # Adapters are dataclasses with subclasses; jsonargparse takes such for closed.
-    jsonargparse.set_parsing_settings(
-        subclasses_enabled=[AdapterConfig], docstring_parse_attribute_docstrings=True
-    )
+    set_up()
     DepthCLI(
         DepthModule,
         DepthDataModule,
@@ -243,4 +241,13 @@ def run(args: ArgsType) -> None:
         save_config_callback=options.KeepOptions,
         save_config_kwargs={"overwrite": True},
         args=args,
+    )
+
+
+def set_up() -> None:
+    """What must be so before a parser is made."""
+    quiet()
+    # Adapters are dataclasses with subclasses; jsonargparse takes such for closed.
+    jsonargparse.set_parsing_settings(
+        subclasses_enabled=[AdapterConfig], docstring_parse_attribute_docstrings=True
     )

@@ -11,10 +11,12 @@ from pathlib import Path
 from app.errors import fail, one_line_errors
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+CHECK = "check"
 COMMANDS = {
     "fit": "train, validate and keep checkpoints",
     "validate": "score a checkpoint on the validation frames",
     "test": "score a checkpoint by the data set's protocol: table and test_*.json",
+    CHECK: "look at the data: frames, sizes, depths, and what is suspicious of them",
 }
 CONFIG_OPTIONS = ("-c", "--config")
 SELF_EXPLAINING = ("-h", "--help", "--print_config")
@@ -27,10 +29,15 @@ def main(args: Sequence[str] | None = None) -> None:
     if given[:1] in (["-h"], ["--help"]):
         print(page())
         return
-    check(given)
-    from app.training.cli import run
+    place = check(given)
+    if given[place] == CHECK:
+        from app.training import check_cli
 
-    run(given)
+        check_cli.run(given[:place] + given[place + 1 :])
+        return
+    from app.training import cli
+
+    cli.run(given)
 
 
 def page() -> str:
@@ -39,7 +46,7 @@ def page() -> str:
     lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: python train.py {fit,validate,test} --config FILE [options]",
+            "usage: python train.py {fit,validate,test,check} --config FILE [options]",
             "",
             *lines,
             "",
@@ -57,8 +64,8 @@ def page() -> str:
     )
 
 
-def check(given: Sequence[str]) -> None:
-    """End with one line if there is no such command or recipe."""
+def check(given: Sequence[str]) -> int:
+    """Where the command stands; ends with one line without such, or such a recipe."""
     place = _command_at(given)
     known = ", ".join(COMMANDS)
     if place is None:
@@ -76,6 +83,7 @@ def check(given: Sequence[str]) -> None:
     told = any(option.startswith(("--model", "--data")) for option in options)
     if not recipes and not told and not set(options) & set(SELF_EXPLAINING):
         fail(f"{command} needs a recipe, such as --config configs/demo.yaml")
+    return place
 
 
 def _command_at(given: Sequence[str]) -> int | None:

@@ -1,23 +1,26 @@
 """Read one depth map, and say clearly what is wrong with it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
-import OpenEXR
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
+from datamodules.files.arrays import array_of
 from datamodules.files.containers import PNG_SIGNATURE, NotWholeError, check_png
+from datamodules.files.exr import read_exr
 
 # Whoever reads frames reads both halves of them, and finds both here.
 from datamodules.files.image_files import read_image as read_image
+from datamodules.files.pfm import pfm_of
+from datamodules.files.units import PLAUSIBLE_M, likely_unit
 
-DEPTH_SUFFIXES = (".png", ".npy", ".pfm", ".exr")
+DEPTH_SUFFIXES = (".png", ".npy", ".npz", ".pfm", ".exr", ".tif", ".tiff")
 Unknown = Literal["error", "ignore"]
 Stored = NDArray[np.integer[Any] | np.floating[Any]]
-PLAUSIBLE_M = (0.1, 100.0)
 
 
 def read_depth(
@@ -25,16 +28,19 @@ def read_depth(
     depth_scale: float,
     unknown: Unknown = "error",
     *,
+    unknown_values: Sequence[float] = (),
     may_be_empty: bool = False,
 ) -> NDArray[np.float32]:
     """One depth map in metres.
 
     Args:
-        path: A 16-bit `.png`, or a `.npy`, `.pfm` or `.exr` with one number a pixel.
+        path: A 16-bit `.png`, a `.tif` of 16 bits or more, or a `.npy`, `.npz`, `.pfm`
+            or `.exr`, with one number a pixel. Whole numbers are units as well.
         depth_scale: Stored units per metre: 1000 for millimetres, 256 for KITTI, 1
             for metres.
         unknown: What to do with NaN, infinite and negative values: `error`, or
             `ignore`, which treats them like 0, as unknown.
+        unknown_values: More stored numbers that mean unknown, before any scaling.
         may_be_empty: Whether a map without any known depth is no error.
 
     Returns:
@@ -44,7 +50,12 @@ def read_depth(
         DataError: Naming the file, what is wrong with it and what to do.
     """
     return metres(
-        _read_stored(path), str(path), depth_scale, unknown, may_be_empty=may_be_empty
+        _read_stored(path),
+        str(path),
+        depth_scale,
+        unknown,
+        unknown_values=unknown_values,
+        may_be_empty=may_be_empty,
     )
 
 
@@ -54,19 +65,24 @@ def metres(
     depth_scale: float,
     unknown: Unknown = "error",
     *,
+    unknown_values: Sequence[float] = (),
     may_be_empty: bool = False,
 ) -> NDArray[np.float32]:
     """Stored numbers as a checked depth map; `path` is for messages.
 
-    Arguments and errors as of `read_depth`.
+    Axes of length 1 before or behind rows and columns do not count. Other arguments and
+    errors as of `read_depth`.
     """
-    if stored.ndim == 3 and stored.shape[-1] == 1:
-        stored = stored[..., 0]
-    if stored.ndim != 2:
-        raise DataError(
-            f"{path} has shape {stored.shape}; a depth map has one number a pixel"
-        )
-    depth: NDArray[np.float32] = stored.astype(np.float32) / np.float32(depth_scale)
+    shape = stored.shape
+    while stored.ndim > 2 and 1 in (stored.shape[0], stored.shape[-1]):
+        stored = stored[0] if stored.shape[0] == 1 else stored[..., 0]
+    if stored.ndim != 2 or stored.size == 0:
+        raise DataError(f"{path} has shape {shape}; a depth map has one number a pixel")
+    # What is too large for float32 is infinite, and treated as that.
+    with np.errstate(over="ignore"):
+        depth: NDArray[np.float32] = stored.astype(np.float32) / np.float32(depth_scale)
+    for value in unknown_values:
+        depth[_equal(stored, value)] = 0
     wrong = ~np.isfinite(depth) | (depth < 0)
     if wrong.any():
         if unknown == "error":
@@ -86,58 +102,47 @@ def metres(
             f"{path} has a median depth of {median:g} m with depth_scale "
             f"{depth_scale:g}, outside {PLAUSIBLE_M[0]:g}-{PLAUSIBLE_M[1]:g} m; "
             "depth_scale is stored units per metre: 1000 for millimetres, 256 for "
-            "KITTI, 1 for metres"
+            f"KITTI, 1 for metres; a stored {median * depth_scale:g} may be "
+            f"{likely_unit(median * depth_scale)}"
         )
     return depth
 
 
+def _equal(stored: Stored, value: float) -> NDArray[np.bool_]:
+    """Where a stored number is this one, to the precision that it is stored in."""
+    if np.isnan(value):
+        return np.isnan(stored)
+    if stored.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.equal(stored, stored.dtype.type(value))
+    return np.equal(stored, value)
+
+
 def _read_stored(path: Path) -> Stored:
     suffix = path.suffix.lower()
-    stored: Stored | None
-    if suffix == ".png":
-        stored = cv2.imdecode(_read(path), cv2.IMREAD_UNCHANGED)
-        if stored is None:
-            raise DataError(f"{path} is not a PNG that can be decoded; replace it")
-        if stored.dtype != np.uint16:
-            raise DataError(
-                f"{path} stores {stored.dtype} with shape {stored.shape}; a depth PNG "
-                "has one 16-bit number a pixel, an 8-bit one is a picture of depth "
-                "and has lost the metres"
-            )
-    elif suffix == ".npy":
-        try:
-            stored = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"{path} cannot be read as .npy ({error})") from None
-    elif suffix == ".pfm":
-        stored = cv2.imdecode(_read(path), cv2.IMREAD_UNCHANGED)
-        if stored is None:
-            raise DataError(f"{path} is not a PFM that can be decoded; replace it")
-    elif suffix == ".exr":
-        stored = _read_exr(path)
-    else:
+    if suffix not in DEPTH_SUFFIXES:
         raise DataError(
             f"{path} has the suffix {suffix!r}; depth is read from "
             f"{', '.join(DEPTH_SUFFIXES)}"
         )
+    if suffix == ".exr":
+        return read_exr(path)
+    content = _read(path)
+    if suffix in (".npy", ".npz"):
+        return array_of(content.tobytes(), str(path))
+    if suffix == ".pfm":
+        return pfm_of(content.tobytes(), str(path))
+    stored: Stored | None = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    kind = "PNG" if suffix == ".png" else "TIFF"
+    if stored is None:
+        raise DataError(f"{path} is not a {kind} that can be decoded; replace it")
+    if stored.dtype.itemsize == 1:
+        raise DataError(
+            f"{path} stores {stored.dtype} with shape {stored.shape}; a depth {kind} "
+            "has one 16-bit number a pixel, an 8-bit one is a picture of depth "
+            "and has lost the metres"
+        )
     return stored
-
-
-def _read_exr(path: Path) -> Stored:
-    # OpenCV 5's wheels are built without OpenEXR.
-    try:
-        with OpenEXR.File(str(path), separate_channels=True) as file:
-            channels = {name: part.pixels for name, part in file.channels().items()}
-    except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as .exr ({error})") from None
-    for name in ("Z", "Y", "depth", "R"):
-        if name in channels:
-            pixels: Stored = channels[name]
-            return pixels
-    raise DataError(
-        f"{path} has the channels {', '.join(sorted(channels))}; depth is looked for "
-        "in Z, Y, depth and R"
-    )
 
 
 def _read(path: Path) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from datamodules.sizes import Shrink
 from models.artefacts.families import network_from_dict, network_to_dict
 from models.artefacts.record import Record, shared_fields
 from models.networks import DepthNetwork
@@ -18,6 +19,8 @@ class DepthRecord(Record[Network]):
     """What kind of network, in the terms of its own family."""
     image_size: tuple[int, int]
     """Network input (rows, cols) that it was trained at."""
+    image_shrink: Shrink = "area"
+    """How larger pictures were brought to it."""
     focals_px: tuple[float, float] | None = None
     """Shortest and longest focal length in training, in pixels of the network's input,
     where the network has a canonical one."""
@@ -40,6 +43,7 @@ class DepthRecord(Record[Network]):
         return {
             **network_to_dict(self.family, self.network),
             "image_size": list(self.image_size),
+            "image_shrink": self.image_shrink,
             **({} if self.focals_px is None else {"focals_px": list(self.focals_px)}),
         }
 
@@ -51,6 +55,7 @@ class DepthRecord(Record[Network]):
         return cls(
             network=spec,
             image_size=(rows, cols),
+            image_shrink=content.get("image_shrink", "area"),
             focals_px=tuple(content["focals_px"]) if "focals_px" in content else None,
             family=family,
             **shared_fields(content),

@@ -62,7 +62,10 @@ class Opened:
     def image_input(self) -> ImageInput:
         """What the network reads."""
         network = self.network
-        return ImageInput(network.patch_px, network.image_mean, network.image_std)
+        shrink = "area" if self.record is None else self.record.image_shrink
+        return ImageInput(
+            network.patch_px, network.image_mean, network.image_std, shrink=shrink
+        )
 
     @property
     def adapted(self) -> Network:

@@ -66,7 +66,8 @@ def test_train__kb_window_and_random_crops(tmp_path):
     [
         ("kitti_eigen_garg_kb", (352, 1216), (143, 348), SIZE),
         ("kitti_eigen_garg_full", (352, 1216), (130, 347), SIZE),
-        ("kitti_da2", KITTI_SIZE, (37, 374), (28, 98)),
+        # Depth Anything V2's Resize(518, 518, lower_bound, 14) of 375x1242.
+        ("kitti_da2", KITTI_SIZE, (37, 374), (518, 1722)),
     ],
 )
 def test_eval__window_and_crop_of_each_protocol(tmp_path, name, size, rows, network):

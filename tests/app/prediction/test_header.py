@@ -18,6 +18,7 @@ OTHER = {
     "colormap": "gray",
     "size": "56x42",
     "exif": "ignore",
+    "shrink": "cubic",
     "precision": "bf16-mixed",
     "formats": "npy",
     "devices": "1",
@@ -68,7 +69,11 @@ def test_option__changed_later_is_applied_or_refused_by_name(predicted, capsys, 
     with pytest.raises(SystemExit):
         predict(predicted, *changed(option))
     error = capsys.readouterr().err
-    meaning = {"depth_scale": "png_units_per_metre", "size": "input_size"}
+    meaning = {
+        "depth_scale": "png_units_per_metre",
+        "size": "input_size",
+        "shrink": "image_shrink",
+    }
     assert meaning.get(option.name, option.name) in error
     assert "give another --output, or --overwrite" in error
     for path, content in before.items():
@@ -93,6 +98,6 @@ def test_model__of_other_weights_under_the_same_name_is_refused(predicted, capsy
 
 def test_header__names_every_option_that_is_not_neutral(predicted):
     header = json.loads((predicted / "out/predictions.json").read_text())["header"]
-    resolved = {"depth_scale", "size"}
+    resolved = {"depth_scale", "size", "shrink"}
     names = {option.name for option in OPTIONS} - {*NEUTRAL} - resolved
     assert names <= set(header)

@@ -48,7 +48,7 @@ def test_read_depth__every_format_gives_the_metres(tmp_path, suffix, scale):
         ([[1, -2]], "NaN, infinite or negative"),
         ([[0, 0]], "no pixel with known depth"),
         ([[3000, 2500]], "median depth of 2750 m with depth_scale 1"),
-        ([[[1, 2, 3]]], "one number a pixel"),
+        ([[[1, 2, 3]] * 2] * 2, "one number a pixel"),
     ],
 )
 def test_read_depth__wrong_values_are_named(tmp_path, depth, message):

@@ -1,0 +1,124 @@
+"""Which frames train and which are held out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datamodules import FolderDataModule
+from datamodules.errors import DataError
+from datamodules.files.pairs import Labels
+from datamodules.splits import held_out
+
+
+def module(root, **options) -> FolderDataModule:
+    given = {"depth_scale": 1, "max_depth": 10, "image_size": (28, 42), **options}
+    return FolderDataModule(str(root), **given)
+
+
+def names(data, split) -> list[str]:
+    pairs = data.frames(split).pairs
+    return [pair.image.as_posix().split("images/")[1] for pair in pairs]
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Scenes a, b, c and d of 2, 3, 4 and 5 frames, and a table of them."""
+    lines = ["image,depth,scene,split,Lens"]
+    for scene, count in zip("abcd", (2, 3, 4, 5), strict=True):
+        for i in range(count):
+            for part, suffix in (("images", "jpg"), ("depths", "npy")):
+                path = tmp_path / part / scene / f"{i}.{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            split = {"a": "Val", "b": "testing"}.get(scene, "train")
+            lens = "wide" if scene in "ab" else "tele"
+            files = f"images/{scene}/{i}.jpg,depths/{scene}/{i}.npy"
+            lines.append(f"{files},{scene},{split},{lens}")
+    (tmp_path / "frames.csv").write_text("\n".join(lines))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("root", "split_by", "group"),
+    [
+        ("", "folder", lambda name: name[0]),
+        ("frames.csv", "folder", lambda name: name[0]),
+        ("frames.csv", "column:scene", lambda name: name[0]),
+        ("frames.csv", "column:lens", lambda name: name[0] in "ab"),
+    ],
+)
+def test_split__groups_stay_together(scenes, root, split_by, group):
+    for seed in range(5):
+        data = module(scenes / root, split_by=split_by, val_fraction=0.3, seed=seed)
+        train, val = names(data, "train"), names(data, "val")
+        assert len(train) + len(val) == 14
+        assert not {*map(group, train)} & {*map(group, val)}
+        again = module(scenes / root, split_by=split_by, val_fraction=0.3, seed=seed)
+        assert names(again, "test") == val
+
+
+def test_split__column_of_a_table_is_the_split_itself(scenes):
+    data = module(scenes / "frames.csv")
+    assert {name[0] for name in names(data, "train")} == {"c", "d"}
+    assert {name[0] for name in names(data, "val")} == {"a"}
+    assert {name[0] for name in names(data, "test")} == {"b"}
+    table = scenes / "frames.csv"
+    table.write_text(table.read_text().replace("Val", "train"))
+    assert {name[0] for name in names(module(table), "val")} == {"b"}
+    by_frame = module(table, split_by="frame", val_fraction=0.5)
+    with pytest.warns(UserWarning, match="both sides"):
+        assert len(names(by_frame, "train")) == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split_by": "scene"}, "split_by 'scene' is not known; use frame, folder, or"),
+        ({"split_by": "column:"}, "is not known"),
+        ({"split_by": "folder", "val_root": "x"}, "no effect beside val_root"),
+        ({"split_by": "column:room"}, "no column 'room'; it has image, depth, scene"),
+        ({"split_by": "column:split", "edit": ("train", "trian")}, "says trian in the"),
+        ({"edit": ("testing", "fold 2")}, "says fold 2 in the column 'split'; use"),
+        ({"edit": ("train", "val")}, "has none for train"),
+        ({"split_by": "column:lens", "edit": ("tele", "wide")}, "in one group .wide"),
+    ],
+)
+def test_split__what_cannot_be_is_named(scenes, options, message):
+    table = scenes / "frames.csv"
+    if edit := options.pop("edit", None):
+        table.write_text(table.read_text().replace(*edit))
+    with pytest.raises(DataError, match=message):
+        module(table, **options).frames("train")
+
+
+def test_split__a_folder_has_no_columns(scenes):
+    with pytest.raises(DataError, match="is a folder and has no column 'scene'"):
+        module(scenes, split_by="column:scene").frames("train")
+
+
+def test_split__neighbours_on_both_sides_are_warned_of_once(scenes):
+    data = module(scenes, val_fraction=0.5)
+    match = r"of 4 folders .* --data.split_by folder"
+    with pytest.warns(UserWarning, match=match) as warned:
+        [data.frames(split) for split in ("train", "val")]
+    assert len(warned) == 1
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=2, max_size=12),
+    st.floats(0.01, 0.99),
+    st.integers(0, 9),
+)
+def test_held_out__whole_groups_near_the_fraction(sizes, fraction, seed):
+    words = [f"{i:02d}" for i, size in enumerate(sizes) for _ in range(size)]
+    chosen = held_out(len(words), fraction, seed, Labels.of(words))
+    assert 0 < chosen.sum() < len(words)
+    parts = [set(np.array(words)[side]) for side in (chosen, ~chosen)]
+    assert not parts[0] & parts[1]
+    # One group more or less than the fraction, unless only one can be held out or left.
+    if min(map(len, parts)) > 1:
+        assert abs(chosen.sum() - fraction * len(words)) <= max(sizes)
+    # The same groups whatever the order of the frames.
+    back = held_out(len(words), fraction, seed, Labels.of(words[::-1]))
+    np.testing.assert_array_equal(back[::-1], chosen)
