@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jsonargparse
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import (
@@ -16,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from app.quiet import quiet
+from app.training.checkpoint_files import WholeCheckpoints
 from app.training.command import COMMANDS
 from app.training.parser import OneLineParser
 from app.training.previews import Previews
@@ -81,6 +83,8 @@ class DepthCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuse a checkpoint that does not fit before its run's records change."""
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = WholeCheckpoints()
         path = self.config["fit"].get("ckpt_path")
         if path is None or not Path(path).is_file():
             return
