@@ -6,11 +6,12 @@ journals into `predictions.json` at the end, or in the next run where a run was 
 """
 
 import json
+import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from datamodules.errors import DataError
 from datamodules.files.whole import whole_file
@@ -20,6 +21,7 @@ JOURNAL = re.compile(r"\.predictions\.(\d+)\.(\d+)\.jsonl")
 
 Entry = dict[str, Any]
 Header = dict[str, Any]
+T = TypeVar("T")
 
 
 class Ledger:
@@ -62,20 +64,20 @@ class Ledger:
         Raises:
             DataError: If the folder's entries are of another header, or unreadable.
         """
-        header, entries = self._read(self._journals())
+        wanted = set(formats)
+
+        def missing(entry: Entry) -> str:
+            whole = not entry["error"] and wanted <= set(entry["formats"])
+            return "" if whole else json.dumps(entry)
+
+        header, entries = self._read(self._journals(), missing)
         if changes := _differences(header, self.header):
             raise DataError(
                 f"{self.folder} holds predictions of another model or with other "
                 f"options ({'; '.join(changes)}); give another --output, or --overwrite"
             )
-        found: set[str] = set()
-        for name, text in entries.items():
-            entry = json.loads(text)
-            if not entry["error"] and set(formats) <= set(entry["formats"]):
-                found.add(name)
-            else:
-                self._before[name] = text
-        return found
+        self._before = {name: text for name, text in entries.items() if text}
+        return entries.keys() - self._before.keys()
 
     def note(self, name: str, entry: Entry) -> None:
         """Put a picture's entry on disk, with its older outputs in other formats.
@@ -132,26 +134,29 @@ class Ledger:
             raise DataError(f"{self._file.name} cannot be written ({reason})")
 
     def _fold(self, journals: list[Path]) -> dict[str, str]:
-        header, entries = self._read(journals)
+        header, entries = self._read(journals, lambda e: (json.dumps(e), e["error"]))
         with whole_file(self.path) as part, part.open("w") as file:
             file.write(f'{{"header": {json.dumps(header or self.header)},\n"files": {{')
-            for number, (name, text) in enumerate(entries.items()):
+            for number, (name, (text, _)) in enumerate(entries.items()):
                 file.write(f"{',' if number else ''}\n {json.dumps(name)}: {text}")
             file.write("\n}}\n")
         # The oldest first: folding once more what a kill leaves here changes nothing.
         for path in journals:
             path.unlink()
-        return {name: json.loads(text)["error"] for name, text in entries.items()}
+        return {name: error for name, (_, error) in entries.items()}
 
     def _journals(self) -> list[Path]:
         """The oldest first."""
         found = self.folder.glob(".predictions.*.jsonl")
         return sorted(filter(_run_and_rank, found), key=_run_and_rank)
 
-    def _read(self, journals: list[Path]) -> tuple[Header, dict[str, str]]:
-        """The header, and every picture's entry as JSON: small, for there are many."""
+    def _read(
+        self, journals: list[Path], kept: Callable[[Entry], T]
+    ) -> tuple[Header, dict[str, T]]:
+        """The header, and of every picture what is kept: little, for there are many."""
         header: Header = {}
-        entries: dict[str, str] = {}
+        entries: dict[str, T] = {}
+        outputs = _Outputs(self.folder)
         for path in [self.path, *journals]:
             found, pictures = _content(path)
             if _differences(header, found):
@@ -165,15 +170,36 @@ class Ledger:
                     for kind, output in zip(
                         entry["formats"], entry["outputs"], strict=True
                     )
-                    if (self.folder / output).is_file()
+                    if outputs.has(output)
                 ]
                 entry["formats"] = [kind for kind, _ in there]
                 entry["outputs"] = [output for _, output in there]
                 if there or entry["error"]:
-                    entries[name] = json.dumps(entry)
+                    entries[name] = kept(entry)
                 else:
                     entries.pop(name, None)
         return header, entries
+
+
+class _Outputs:
+    """Which files are there: a listing a folder, for asking one by one takes long."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._listed: dict[str, frozenset[str]] = {}
+
+    def has(self, output: str) -> bool:
+        parent, _, name = output.rpartition("/")
+        if parent not in self._listed:
+            self._listed[parent] = self._listing(self.folder / parent)
+        return name in self._listed[parent]
+
+    @staticmethod
+    def _listing(folder: Path) -> frozenset[str]:
+        if not folder.is_dir():
+            return frozenset()
+        with os.scandir(folder) as found:
+            return frozenset(file.name for file in found if file.is_file())
 
 
 def _content(path: Path) -> tuple[Header, Iterable[tuple[str, Entry]]]:

@@ -195,7 +195,7 @@ class DepthWriter(BasePredictionWriter):
                 entry["error"] = str(problem)
                 return
             entry["formats"].append(kind)
-            entry["outputs"].append(str(path.relative_to(self.folder)))
+            entry["outputs"].append(path.relative_to(self.folder).as_posix())
 
     def _write_one(
         self,

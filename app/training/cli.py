@@ -6,6 +6,7 @@ from typing import Any
 
 import jsonargparse
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import (
@@ -18,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from app.quiet import quiet
 from app.training import folder, options
+from app.training.checkpoint_files import WholeCheckpoints
 from app.training.checkpoints import Recovery
 from app.training.command import COMMANDS
 from app.training.data_check import DataCheck
@@ -96,6 +98,8 @@ class DepthCLI(LightningCLI):
                 callback.folder = self._run
         if not trainer.loggers:
             callbacks[:] = [c for c in callbacks if type(c) is not LearningRateMonitor]
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpoints()
         return trainer
 
     def fit(self, **kwargs: Any) -> None:

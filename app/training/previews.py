@@ -14,8 +14,11 @@ from torch import Tensor
 from app.training.folder import RunCallback
 from datamodules.batch import DepthBatch, ImageInput
 from datamodules.files.depth_writers import colour
+from datamodules.files.whole import write_bytes
 from datamodules.transforms import resize_image
 
+SIDE_PX = 480
+"""Of each of a panel's four pictures, at most."""
 ERROR_RANGE = 0.5
 """Relative error at which the error's colour is the last one."""
 
@@ -72,8 +75,9 @@ class Previews(RunCallback):
             return
         folder = self.folder / "previews"
         folder.mkdir(parents=True, exist_ok=True)
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(folder / f"step_{step:06d}.png"), bgr)
+        done, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        assert done
+        write_bytes(folder / f"step_{step:06d}.png", png.data)
 
 
 def panel(
@@ -83,7 +87,9 @@ def panel(
     max_depth: float,
     image_input: ImageInput,
 ) -> NDArray[np.uint8]:
-    """RGB (H, 4 W, 3): image, truth, prediction, relative error of one frame.
+    """RGB (h, 4 w, 3): image, truth, prediction, relative error of one frame.
+
+    Truth above `SIDE_PX` is thinned out, and the prediction at the same pixels.
 
     Args:
         batch: A validation batch.
@@ -93,21 +99,23 @@ def panel(
         image_input: How the images were normalised.
     """
     rows, cols = batch["size"][index]
+    shrink = min(SIDE_PX / max(rows, cols), 1.0)
+    size = (max(round(rows * shrink), 1), max(round(cols * shrink), 1))
     image = batch["image"][index].float().cpu()
     mean, std = torch.tensor(image_input.mean), torch.tensor(image_input.std)
     pixels = (image * std[:, None, None] + mean[:, None, None]).clamp(0, 1) * 255
     rgb = np.ascontiguousarray(pixels.byte().permute(1, 2, 0).numpy())
-    target, predicted = (
-        maps[index, 0, :rows, :cols].float().cpu().numpy()
-        for maps in (batch["depth"], depth)
+    place = (_spread(rows, size[0])[:, None], _spread(cols, size[1])[None])
+    target, predicted, valid = (
+        maps[index, 0].cpu()[place].numpy()
+        for maps in (batch["depth"], depth, batch["valid"])
     )
-    valid = batch["valid"][index, 0, :rows, :cols].cpu().numpy()
     relative = np.abs(predicted - target) / np.where(valid, target, 1)
     level = (relative / ERROR_RANGE).clip(0, 1) * 255
     error = cv2.applyColorMap(level.astype(np.uint8), cv2.COLORMAP_MAGMA)[..., ::-1]
     return np.hstack(
         (
-            resize_image(rgb, (rows, cols)),
+            resize_image(rgb, size),
             colour(np.where(valid, target, 0), max_depth),
             colour(predicted, max_depth),
             np.where(valid[..., None], error, 0).astype(np.uint8),
@@ -115,9 +123,14 @@ def panel(
     )
 
 
-def _stacked(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Panels of several sizes below each other, at the width of the first."""
-    width = rows[0].shape[1]
+def _spread(length: int, count: int) -> Tensor:
+    """The middles of `count` equal parts."""
+    return ((torch.arange(count) + 0.5) * length / count).long()
+
+
+def _stacked(panels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Panels of several sizes below each other, black beside the narrower ones."""
+    width = max(panel.shape[1] for panel in panels)
     return np.vstack(
-        [resize_image(r, (round(r.shape[0] * width / r.shape[1]), width)) for r in rows]
+        [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0))) for p in panels]
     )
