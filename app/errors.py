@@ -39,6 +39,8 @@ def _users_part(error: BaseException | None) -> str | None:
             # A data-loading process puts its traceback before the message.
             marker = f"{type(error).__name__}: "
             return str(error).rsplit(marker, 1)[-1]
+        if _is_misconfiguration(error):
+            return str(error)
         if isinstance(error, OSError) and error.filename is not None:
             return f"{error.filename}: {error.strerror}"
         if isinstance(error, FileNotFoundError):
@@ -46,3 +48,9 @@ def _users_part(error: BaseException | None) -> str | None:
         # jsonargparse wraps what a constructor raises.
         error = error.__cause__
     return None
+
+
+def _is_misconfiguration(error: BaseException) -> bool:
+    """Whether Lightning, if it is imported, says that options contradict each other."""
+    module = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return module is not None and isinstance(error, module.MisconfigurationException)

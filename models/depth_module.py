@@ -11,7 +11,6 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.nn import functional as F
 
 from datamodules.batch import DepthBatch, ImageInput
 from datamodules.errors import DataError
@@ -28,7 +27,20 @@ from models.metrics import DepthMetrics, per_image
 from models.networks.depth_network import with_flip
 from models.networks.interface import Network
 from models.optimisation import OneCycle, Optimisation
+from models.resizing import resize_each
 from models.resuming import check_resumable, record_of
+from models.soundness import (
+    broken,
+    check_precision,
+    check_predictions,
+    check_weights,
+    steps_of,
+)
+
+AVERAGED = "current_model_state"
+"""Where Lightning's weight averaging puts the weights that are not averaged; it wants
+whole state dicts back."""
+STATES = {"state_dict", AVERAGED}
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class DepthModule(LightningModule):
         self.empty: dict[str, int] = {}
         """How many images of each stage had no valid pixel."""
         self._trained_pixels = torch.zeros((), dtype=torch.long)
+        self._broken = torch.zeros((), dtype=torch.long)
         self.images: dict[str, int] = {}
         """How many images each stage's last score is the mean of."""
         self.scores = record.scores
@@ -101,6 +114,9 @@ class DepthModule(LightningModule):
         """Depth (B, 1, h, w) in metres of normalised images (B, 3, h, w)."""
         depth: Tensor = self.network(image)
         return depth
+
+    def setup(self, stage: str) -> None:
+        check_precision(self.trainer)
 
     def training_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
         self._note_skipped(batch)
@@ -161,8 +177,10 @@ class DepthModule(LightningModule):
         if self.trainer.ckpt_path is None:
             return
         (optimizer,) = self.trainer.optimizers
-        schedule = self.trainer.lr_scheduler_configs[0].scheduler
-        assert isinstance(schedule, OneCycle)
+        schedules = [each.scheduler for each in self.trainer.lr_scheduler_configs]
+        schedule = schedules[0] if schedules else None
+        if not isinstance(schedule, OneCycle):
+            return  # Lightning's weight averaging took the rates over
         schedule.steps = self._steps_in_all()
         if changes := self.optimisation.apply(optimizer, schedule):
             rank_zero_info(
@@ -201,13 +219,14 @@ class DepthModule(LightningModule):
                 f"beyond {self.protocol.max_depth:g} m; is depth_scale (units per "
                 "metre) or max_depth wrong?"
             )
+        check_weights(self.network.named_parameters(), self.trainer.global_step)
         self._report_skipped()
 
     def on_test_epoch_end(self) -> None:
         self._log_means("test", self.test_metrics)
 
     def configure_optimizers(self) -> Any:
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = steps_of(self.trainer)
         optimizer, schedule = self.optimisation.make(self.network, steps)
         return {
             "optimizer": optimizer,
@@ -216,10 +235,11 @@ class DepthModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = self.record.saved_names(self.network)
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {
-            key: state[key] for key in (f"network.{name}" for name in names)
-        }
+        for part in STATES & checkpoint.keys():
+            state = checkpoint[part]
+            checkpoint[part] = {
+                key: state[key] for key in (f"network.{name}" for name in names)
+            }
         record = replace(self.record, scores=self.scores).to_dict()
         record["training"] = self.optimisation.kind()
         checkpoint[KEY] = record
@@ -229,6 +249,9 @@ class DepthModule(LightningModule):
         self.scores = found.scores
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.check_resumable(checkpoint)
+            if AVERAGED in checkpoint:
+                whole = self.state_dict()
+                checkpoint |= {part: whole | checkpoint[part] for part in STATES}
             return
         if changes := differences(self.record.adapter, found.adapter):
             # Its own adapter alone gives its tensors a meaning.
@@ -259,6 +282,7 @@ class DepthModule(LightningModule):
         protocol = self.protocol
         image, target, valid = batch["image"], batch["depth"], batch["valid"]
         depth = with_flip(self, image) if scoring.flip_tta else self(image)
+        self._broken = self._broken.to(depth.device) + broken(depth)
         depth = resize_each(
             depth, batch["size"], target.shape[-2:], protocol.align_corners
         )
@@ -288,6 +312,9 @@ class DepthModule(LightningModule):
         metrics.reset()
         self.images[stage] = int(means.pop("n_images"))
         empty = self.empty[stage] = int(means.pop("n_empty"))
+        bad, self._broken = self._broken, torch.zeros_like(self._broken)
+        bad = self.trainer.strategy.reduce(bad, reduce_op="sum")
+        check_predictions(int(bad), self.images[stage] + empty, stage)
         if self.images[stage] == 0:
             raise DataError(
                 f"none of the {empty} {stage} images has a pixel that counts in "
@@ -310,31 +337,3 @@ class DepthModule(LightningModule):
         self.log_dict(
             {f"{stage}/{name}": value for name, value in means.items()}, sync_dist=True
         )
-
-
-def resize_each(
-    depth: Tensor,
-    sizes: list[tuple[int, int]],
-    shape: tuple[int, ...],
-    align_corners: bool,
-) -> Tensor:
-    """Resize (B, 1, h, w) bilinearly to each image's own size, padded with ones.
-
-    Args:
-        depth: Metres.
-        sizes: (rows, cols) of each image's truth.
-        shape: (H, W) of the padded batch.
-        align_corners: As in `torch.nn.functional.interpolate`.
-    """
-
-    def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-        if maps.shape[-2:] == size:
-            return maps
-        return F.interpolate(maps, size, mode="bilinear", align_corners=align_corners)
-
-    if all(size == tuple(shape) for size in sizes):
-        return resized(depth, tuple(shape))
-    whole = depth.new_ones((len(sizes), 1, *shape))
-    for i, (rows, cols) in enumerate(sizes):
-        whole[i : i + 1, :, :rows, :cols] = resized(depth[i : i + 1], (rows, cols))
-    return whole
