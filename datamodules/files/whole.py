@@ -49,11 +49,21 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """A passing folder to write into, whose files become those of `folder` at the end.
 
     A new folder appears in one step. Into one that exists the files move one by one,
-    replacing those of the same names; others stay. All have the umask's mode.
+    replacing those of the same names; others stay. All have the umask's mode. A link
+    is followed, also to a folder that is not there yet.
+
+    Raises:
+        DataError: If a folder cannot be made there.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as scratch:
+    asked, folder = folder, folder.resolve() if folder.is_symlink() else folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        passing = tempfile.TemporaryDirectory(
+            prefix=f".{folder.name}-", dir=folder.parent
+        )
+    except OSError as error:
+        raise DataError(f"{asked} cannot be written ({error.strerror})") from None
+    with passing as scratch:
         new = Path(scratch) / "new"
         new.mkdir()
         yield new
