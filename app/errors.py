@@ -1,5 +1,7 @@
 """Turn what a user can mend into one line; everything else keeps its traceback."""
 
+import errno
+import linecache
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -8,6 +10,8 @@ from typing import NoReturn, ParamSpec
 from datamodules.errors import UserError
 
 P = ParamSpec("P")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A disk, a quota or a file that holds no more; such errors come without a name."""
 
 
 def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
@@ -39,6 +43,10 @@ def _users_part(error: BaseException | None) -> str | None:
             # A data-loading process puts its traceback before the message.
             marker = f"{type(error).__name__}: "
             return str(error).rsplit(marker, 1)[-1]
+        if _raised_by_lightning(error):
+            return str(error.args[0] if error.args else error)
+        if isinstance(error, OSError) and error.errno in FULL:
+            return f"{error.strerror}: what was being written is not complete"
         if isinstance(error, OSError) and error.filename is not None:
             return f"{error.filename}: {error.strerror}"
         if isinstance(error, FileNotFoundError):
@@ -49,3 +57,20 @@ def _users_part(error: BaseException | None) -> str | None:
         # jsonargparse wraps what a constructor raises.
         error = error.__cause__
     return None
+
+
+def _raised_by_lightning(error: BaseException) -> bool:
+    """Whether Lightning raised it itself, which it does for options that do not fit.
+
+    It has no common class for that. What it only passes on was raised elsewhere, and
+    what fails within it fails on another statement.
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None:
+        return False
+    module = str(frame.tb_frame.f_globals.get("__name__"))
+    path = frame.tb_frame.f_code.co_filename
+    statement = linecache.getline(path, frame.tb_lineno).lstrip()
+    return module.startswith("lightning.") and statement.startswith("raise ")

@@ -14,6 +14,7 @@ from datamodules.loading import (
     EpochSampler,
     EvalDataset,
     OnError,
+    RepeatingSampler,
     ResumableLoader,
     ShareSampler,
     TrainDataset,
@@ -131,9 +132,10 @@ class DepthDataModule(LightningDataModule):
             self.train_window,
             self.image_input,
         )
-        sampler = EpochSampler(
-            frames, *self._replicas(), shuffle=True, seed=self.seed, drop_last=False
-        )
+        if getattr(self.trainer, "overfit_batches", 0):
+            sampler: EpochSampler = RepeatingSampler(frames, *self._replicas())
+        else:
+            sampler = EpochSampler(frames, *self._replicas(), seed=self.seed)
         self._train_loader = ResumableLoader(
             TrainDataset(frames, transform, self.on_error),
             batch_size=self.batch_size,

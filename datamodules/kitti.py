@@ -86,11 +86,15 @@ class KITTIDataModule(DepthDataModule):
             image_shrink,
         )
         self.root = Path(root).expanduser()
-        self.raw_root = Path(raw_root) if raw_root else None
-        self.depth_root = Path(depth_root) if depth_root else None
+        self.raw_root = Path(raw_root).expanduser() if raw_root else None
+        self.depth_root = Path(depth_root).expanduser() if depth_root else None
         self.lists = {
-            "train": Path(train_list) if train_list else self.root / TRAIN_LIST,
-            "test": Path(test_list) if test_list else self.root / TEST_LIST,
+            "train": Path(train_list).expanduser()
+            if train_list
+            else self.root / TRAIN_LIST,
+            "test": Path(test_list).expanduser()
+            if test_list
+            else self.root / TEST_LIST,
         }
         self.eval_protocol = eval_protocol
 

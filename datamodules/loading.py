@@ -10,6 +10,7 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     DistributedSampler,
+    SequentialSampler,
 )
 
 from datamodules.batch import DepthBatch, DepthItem, Frame, Frames
@@ -102,12 +103,27 @@ class EpochSampler(DistributedSampler[Frame]):
         return ((self.epoch, index) for index in itertools.islice(indices, skip, None))
 
 
-class ShareSampler(DistributedSampler[Frame]):
+class RepeatingSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]
+    """The same (epoch, index) pairs in every epoch, in order.
+
+    For `trainer.overfit_batches`, where Lightning puts torch's own sampler in the place
+    of any that is no `SequentialSampler` by class.
+    """
+
+    def __init__(self, frames: Frames, replicas: int, rank: int) -> None:
+        DistributedSampler.__init__(self, frames, replicas, rank, shuffle=False)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Stay where it is: augmentation is the same each time, too."""
+
+
+class ShareSampler(DistributedSampler[Frame], SequentialSampler):
     """Every frame once, in order, each process its share.
 
     torch's own pads the shares to equal length with repeated frames, which would count
     twice in the metrics. A `DistributedSampler` by class, so that Lightning does not
-    share out the shares again.
+    share out the shares again, and a `SequentialSampler`, so that `overfit_batches`
+    leaves it.
     """
 
     def __iter__(self) -> Iterator[int]:  # type: ignore[override]

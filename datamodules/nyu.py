@@ -1,7 +1,7 @@
 """NYU Depth v2 in the three forms that people have it in."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
@@ -106,14 +106,23 @@ class NYUDataModule(DepthDataModule):
             on_error,
             image_shrink,
         )
+        if layout not in get_args(Layout):
+            raise DataError(
+                f"layout {layout!r} is not known; use one of "
+                f"{', '.join(get_args(Layout))}"
+            )
         self.root, self.layout = Path(root).expanduser(), layout
         self.lists = {
-            "train": Path(train_list) if train_list else self.root / TRAIN_LIST,
-            "test": Path(test_list) if test_list else self.root / TEST_LIST,
+            "train": Path(train_list).expanduser()
+            if train_list
+            else self.root / TRAIN_LIST,
+            "test": Path(test_list).expanduser()
+            if test_list
+            else self.root / TEST_LIST,
         }
         self.roots = {
-            "train": Path(train_root) if train_root else None,
-            "test": Path(test_root) if test_root else None,
+            "train": Path(train_root).expanduser() if train_root else None,
+            "test": Path(test_root).expanduser() if test_root else None,
         }
         self.inpainted, self.crop_border = inpainted, crop_border
         self.download, self.url = download, url.rstrip("/")

@@ -110,8 +110,15 @@ class SeenCameras:
         low, high = (float(f) for f in self._range)
         return (low, high) if low <= high else None
 
-    def take_beyond(self) -> int:
-        """How many pixels' truth was out of reach since it was last asked."""
-        beyond = int(self._beyond)
+    def out_of_reach(self, canonical_px: float, max_depth: float) -> str | None:
+        """What to say of truth beyond reach since it was last asked; None of none."""
+        beyond, focals_px = int(self._beyond), self.focals_px()
         self._beyond = torch.zeros_like(self._beyond)
-        return beyond
+        if not beyond or focals_px is None:
+            return None
+        return (
+            f"{beyond} pixels' truth was out of reach: with canonical_focal_px "
+            f"{canonical_px:g}, a focal length of {focals_px[0]:.0f} px ends at "
+            f"{max_depth * focals_px[0] / canonical_px:.3g} m; set "
+            f"model.canonical_focal_px to {focals_px[0]:.0f}"
+        )

@@ -27,8 +27,27 @@ from models.metrics import DepthMetrics, per_image
 from models.networks.depth_network import with_flip
 from models.networks.interface import Network
 from models.optimisation import OneCycle, Optimisation
-from models.resuming import check_resumable, check_shrink, image_shrink, record_of
-from models.scoring import Scored, Scoring, resize_each
+from models.resizing import resize_each
+from models.resuming import (
+    check_resumable,
+    check_shrink,
+    image_shrink,
+    record_of,
+    steps_in_all,
+)
+from models.scoring import Scored, Scoring
+from models.soundness import (
+    broken,
+    check_precision,
+    check_predictions,
+    check_weights,
+    steps_of,
+)
+
+AVERAGED = "current_model_state"
+"""Where Lightning's weight averaging puts the weights that are not averaged; it wants
+whole state dicts back."""
+STATES = {"state_dict", AVERAGED}
 
 
 class DepthModule(LightningModule):
@@ -58,6 +77,7 @@ class DepthModule(LightningModule):
         self.empty: dict[str, int] = {}
         """How many images of each stage had no valid pixel."""
         self._trained_pixels = torch.zeros((), dtype=torch.long)
+        self._broken = torch.zeros((), dtype=torch.long)
         self.images: dict[str, int] = {}
         """How many images each stage's last score is the mean of."""
         self._cameras = SeenCameras(record.focals_px)
@@ -98,6 +118,9 @@ class DepthModule(LightningModule):
             reach = focal_px / canonical_px * (self.record.network.max_depth or 0.0)
             self._cameras.note(focal_px, batch["depth"], batch["valid"], reach)
         return to_metres(depth, focal_px, canonical_px)
+
+    def setup(self, stage: str) -> None:
+        check_precision(self.trainer)
 
     def training_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
         self._note_skipped(batch)
@@ -158,34 +181,16 @@ class DepthModule(LightningModule):
         if self.trainer.ckpt_path is None:
             return
         (optimizer,) = self.trainer.optimizers
-        schedule = self.trainer.lr_scheduler_configs[0].scheduler
-        assert isinstance(schedule, OneCycle)
-        schedule.steps = self._steps_in_all()
+        schedules = [each.scheduler for each in self.trainer.lr_scheduler_configs]
+        schedule = schedules[0] if schedules else None
+        if not isinstance(schedule, OneCycle):
+            return  # Lightning's weight averaging took the rates over
+        schedule.steps = steps_in_all(self.trainer)
         if changes := self.optimisation.apply(optimizer, schedule):
             rank_zero_info(
                 f"resumed at step {schedule.last_epoch} with {'; '.join(changes)}: "
                 "rates follow one cycle over all steps from where it stands"
             )
-
-    def _steps_in_all(self) -> int:
-        """Steps of a resumed run: those taken, and those that are still to come.
-
-        Where batches have another size than before, the epoch goes on at the sample at
-        which it stopped, and Lightning is told how many of today's batches that is.
-        """
-        trainer = self.trainer
-        estimate = int(trainer.estimated_stepping_batches)
-        if estimate == trainer.max_steps or not trainer.max_epochs:
-            return estimate
-        done = getattr(trainer.train_dataloader, "taken", 0)
-        place = trainer.fit_loop.epoch_loop.batch_progress.current
-        if done and place.ready != done:
-            # Saved at a batch's end, it is ready and not yet completed.
-            late = place.ready - place.completed
-            place.ready, place.completed = done, done - late
-        per_epoch = trainer.num_training_batches
-        share = (trainer.current_epoch + done / per_epoch) / trainer.max_epochs
-        return trainer.global_step + round(estimate * (1 - share))
 
     def on_train_epoch_start(self) -> None:
         self._trained_pixels = torch.zeros((), dtype=torch.long, device=self.device)
@@ -198,6 +203,7 @@ class DepthModule(LightningModule):
                 f"beyond {self.protocol.max_depth:g} m; is depth_scale (units per "
                 "metre) or max_depth wrong?"
             )
+        check_weights(self.network.named_parameters(), self.trainer.global_step)
         if self.network.canonical_focal_px is not None:
             self._report_cameras(self.network.canonical_focal_px)
         self._report_skipped()
@@ -206,7 +212,7 @@ class DepthModule(LightningModule):
         self._log_means("test", self.test_metrics)
 
     def configure_optimizers(self) -> Any:
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = steps_of(self.trainer)
         optimizer, schedule = self.optimisation.make(self.network, steps)
         return {
             "optimizer": optimizer,
@@ -215,10 +221,11 @@ class DepthModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = self.record.saved_names(self.network)
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {
-            key: state[key] for key in (f"network.{name}" for name in names)
-        }
+        for part in STATES & checkpoint.keys():
+            state = checkpoint[part]
+            checkpoint[part] = {
+                key: state[key] for key in (f"network.{name}" for name in names)
+            }
         record = replace(
             self.record,
             scores=self.scores,
@@ -235,6 +242,9 @@ class DepthModule(LightningModule):
         check_shrink(found, image_shrink(self.trainer))
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.check_resumable(checkpoint)
+            if AVERAGED in checkpoint:
+                whole = self.state_dict()
+                checkpoint |= {part: whole | checkpoint[part] for part in STATES}
             return
         if changes := differences(self.record.adapter, found.adapter):
             # Its own adapter alone gives its tensors a meaning.
@@ -266,6 +276,7 @@ class DepthModule(LightningModule):
         image, target, valid = batch["image"], batch["depth"], batch["valid"]
         depth = with_flip(self, image) if scoring.flip_tta else self(image)
         depth = self.metres(depth, batch)
+        self._broken = self._broken.to(depth.device) + broken(depth)
         depth = resize_each(
             depth, batch["size"], target.shape[-2:], protocol.align_corners
         )
@@ -280,14 +291,8 @@ class DepthModule(LightningModule):
         """Gather the focal lengths seen; say so where truth was out of reach."""
         ranges = self.all_gather(self._cameras.own.to(self.device))
         self._cameras.gathered(cast(Tensor, ranges))
-        beyond, focals_px = self._cameras.take_beyond(), self._cameras.focals_px()
-        if beyond and focals_px is not None:
-            rank_zero_warn(
-                f"{beyond} pixels' truth was out of reach: with canonical_focal_px "
-                f"{canonical_px:g}, a focal length of {focals_px[0]:.0f} px ends at "
-                f"{self.protocol.max_depth * focals_px[0] / canonical_px:.3g} m; set "
-                f"model.canonical_focal_px to {focals_px[0]:.0f}"
-            )
+        if line := self._cameras.out_of_reach(canonical_px, self.protocol.max_depth):
+            rank_zero_warn(line)
 
     def _note_skipped(self, batch: DepthBatch) -> None:
         self.skipped.update(dict.fromkeys(batch["skipped"]))
@@ -308,6 +313,9 @@ class DepthModule(LightningModule):
         metrics.reset()
         self.images[stage] = int(means.pop("n_images"))
         empty = self.empty[stage] = int(means.pop("n_empty"))
+        bad, self._broken = self._broken, torch.zeros_like(self._broken)
+        bad = self.trainer.strategy.reduce(bad, reduce_op="sum")
+        check_predictions(int(bad), self.images[stage] + empty, stage)
         if self.images[stage] == 0:
             raise DataError(
                 f"none of the {empty} {stage} images has a pixel that counts in "

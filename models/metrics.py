@@ -1,7 +1,9 @@
 """The nine depth metrics of the field, averaged over images."""
 
+from collections.abc import Callable, Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from datamodules.protocols import KITTI_SILOG, Silog
@@ -86,6 +88,12 @@ class DepthMetrics(Metric):
         self.add_state("sums", zeros, dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("empty", torch.tensor(0), dist_reduce_fx="sum")
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
+    ) -> nn.Module:
+        """As torchmetrics has it, but `module.to(dtype)` does not narrow the sums."""
+        return super()._apply(lambda state: fn(state).to(state.dtype), exclude_state)
 
     def update(
         self,

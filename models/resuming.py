@@ -86,3 +86,23 @@ def check_shrink(found: DepthRecord, shrink: Shrink) -> None:
             f"the checkpoint was trained with image_shrink {found.image_shrink}; the "
             f"data have {shrink}"
         )
+
+
+def steps_in_all(trainer: Trainer) -> int:
+    """Steps of a resumed run: those taken, and those that are still to come.
+
+    Where batches have another size than before, the epoch goes on at the sample at
+    which it stopped, and Lightning is told how many of today's batches that is.
+    """
+    estimate = int(trainer.estimated_stepping_batches)
+    if estimate == trainer.max_steps or not trainer.max_epochs:
+        return estimate
+    done = getattr(trainer.train_dataloader, "taken", 0)
+    place = trainer.fit_loop.epoch_loop.batch_progress.current
+    if done and place.ready != done:
+        # Saved at a batch's end, it is ready and not yet completed.
+        late = place.ready - place.completed
+        place.ready, place.completed = done, done - late
+    per_epoch = trainer.num_training_batches
+    share = (trainer.current_epoch + done / per_epoch) / trainer.max_epochs
+    return trainer.global_step + round(estimate * (1 - share))

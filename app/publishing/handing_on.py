@@ -26,7 +26,7 @@ def hand_on(opened: Opened, wanted: HandOver, size: InputSize) -> None:
     """
     if wanted.push_to_hub is None:
         assert wanted.export is not None
-        _export(opened, wanted, size, Path(wanted.export))
+        _export(opened, wanted, size, Path(wanted.export).expanduser())
         return
     publication = Publication(
         wanted.push_to_hub, wanted.private, wanted.form, wanted.license
@@ -36,7 +36,7 @@ def hand_on(opened: Opened, wanted: HandOver, size: InputSize) -> None:
     parameters = opened.network.parameters()
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(wanted.export or f"{scratch}/model")
+        folder = Path(wanted.export or f"{scratch}/model").expanduser()
         _export(opened, wanted, size, folder)
         results = recorded_results(opened.source)
         address = publish(folder, publication, opened.record, licence, results, trained)

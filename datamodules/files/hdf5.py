@@ -44,7 +44,7 @@ class MatFrames(Frames):
         self.indices = [int(index) for index in indices]
         # An open HDF5 file must not cross a fork: each process opens its own.
         self._opened: tuple[int, h5py.File] | None = None
-        count = len(self._dataset("images"))
+        count = self._check()
         if self.indices and max(self.indices) >= count:
             raise DataError(
                 f"{path} has {count} frames, but the split names frame "
@@ -68,6 +68,18 @@ class MatFrames(Frames):
             name,
             self.intrinsics,
         )
+
+    def _check(self) -> int:
+        """The number of frames; refuse pictures and depths of another form."""
+        images, depths = self._dataset("images"), self._dataset(self.depth)
+        whole = images.ndim == 4 and images.shape[1] == 3 and images.dtype == np.uint8
+        if not whole or depths.shape != (len(images), *images.shape[2:]):
+            raise DataError(
+                f"{self.path}: images {images.shape} {images.dtype} and {self.depth} "
+                f"{depths.shape} are not (N, 3, W, H) uint8 and (N, W, H), as in NYU's "
+                "labelled set; give the official file"
+            )
+        return len(images)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
@@ -100,10 +112,11 @@ class H5Frames(Frames):
                 depth = _dataset(file, "depth", path)[:]
             except OSError as error:
                 raise DataError(f"{path} cannot be read ({error})") from None
-        if image.ndim != 3 or image.shape[0] != 3 or image.shape[1:] != depth.shape:
+        whole = image.ndim == 3 and image.shape[0] == 3 and image.dtype == np.uint8
+        if not whole or image.shape[1:] != depth.shape:
             raise DataError(
-                f"{path}: rgb {image.shape} and depth {depth.shape} are not (3, H, W) "
-                "and (H, W)"
+                f"{path}: rgb {image.shape} {image.dtype} and depth {depth.shape} are "
+                "not (3, H, W) uint8 and (H, W)"
             )
         return Frame(
             np.ascontiguousarray(image.transpose(1, 2, 0)),
@@ -150,6 +163,11 @@ def read_split(path: Path, key: Literal["trainNdxs", "testNdxs"]) -> NDArray[np.
         raise DataError(f"{path} cannot be read as MATLAB v5 ({error})") from None
     except KeyError:
         raise DataError(f"{path} has no {key}; it is not NYU's splits.mat") from None
+    if numbers.dtype.kind not in "iuf" or (numbers < 1).any() or (numbers % 1).any():
+        raise DataError(
+            f"{path}: {key} are not numbers of frames, which MATLAB counts from 1; "
+            "give the labelled set's own splits.mat"
+        )
     return np.asarray(numbers, np.int64).ravel() - 1
 
 
@@ -158,4 +176,6 @@ def _dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
         raise DataError(
             f"{path} has no {key!r}, only {', '.join(sorted(file)[:6]) or 'nothing'}"
         )
+    if not isinstance(file[key], h5py.Dataset):
+        raise DataError(f"{path}: {key!r} is a group, not an array")
     return file[key]

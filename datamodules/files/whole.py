@@ -58,17 +58,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """A passing folder to write into, whose files become those of `folder` at the end.
 
     A new or empty folder gets them in one step. Into another one they move one by one,
-    replacing those of the same names; others stay. All have the umask's mode.
+    replacing those of the same names; others stay. All have the umask's mode. A link
+    is followed, also to a folder that is not there yet.
+
+    Raises:
+        DataError: If a folder cannot be made there.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder = folder.resolve()
+    asked, folder = folder, folder.resolve()
     prefix, suffix = f".{folder.name}.", ".part"
-    for left in folder.parent.glob(f"{glob.escape(prefix)}*{suffix}"):
-        _remove_abandoned(left)
-    with (
-        tempfile.TemporaryDirectory(suffix, prefix, folder.parent) as scratch,
-        (Path(scratch) / LOCK).open("w") as lock,
-    ):
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f"{glob.escape(prefix)}*{suffix}"):
+            _remove_abandoned(left)
+        passing = tempfile.TemporaryDirectory(suffix, prefix, folder.parent)
+    except OSError as error:
+        raise DataError(f"{asked} cannot be written ({error.strerror})") from None
+    with passing as scratch, (Path(scratch) / LOCK).open("w") as lock:
         _taken(lock)
         new = Path(scratch) / "new"
         new.mkdir()

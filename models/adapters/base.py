@@ -7,8 +7,9 @@ Every low-rank method here is one formula, dW = s * up . core . down, on the wei
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -191,11 +192,32 @@ def check_patterns(name: str, patterns: Sequence[str] | None) -> tuple[str, ...]
     for pattern in patterns:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, TypeError) as error:
             raise AdapterError(
                 f"{name}: {pattern!r} is not a regular expression ({error})"
             ) from None
     return tuple(patterns)
+
+
+def whole(name: str, value: object) -> int:
+    """An option that counts something, 1 at least, as Python's own number.
+
+    Raises:
+        AdapterError: If it is something else, as in files that people have edited.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise AdapterError(f"{name} {value!r} must be at least 1, a whole number")
+    return int(value)
+
+
+def number(name: str, value: object, fits: Callable[[float], bool], words: str) -> None:
+    """Refuse an option that is no number or does not fit.
+
+    Raises:
+        AdapterError: With the words that say what it must be.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not fits(float(value)):
+        raise AdapterError(f"{name} {value!r} must be {words}")
 
 
 @dataclass(frozen=True, kw_only=True)

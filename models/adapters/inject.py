@@ -229,5 +229,9 @@ def _matching(names: list[str], patterns: Sequence[str], option: str) -> list[st
             raise AdapterError(
                 f"{option}: {pattern!r} matches none of the {len(names)} layers that "
                 f"it could; their names are like {examples}"
+                if names
+                else f"{option}: {pattern!r} has nothing to match; the network has no "
+                "such layer below itself (linear, convolution and embedding layers can "
+                "be adapted; one that is the whole network goes into nn.Sequential)"
             )
     return [name for name in names if any(re.search(p, name) for p in patterns)]

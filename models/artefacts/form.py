@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from datamodules.batch import ImageInput
@@ -178,12 +179,17 @@ def save(form: Form, opened: Opened, folder: Path, options: ExportOptions) -> fl
     if options.half and form.allowed(options) == form.tolerance:
         raise ExportError("half precision is an option of the onnx export alone")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExportError(f"{folder} exists and is not empty; give another folder")
+        what = "not empty" if folder.is_dir() else "no folder"
+        raise ExportError(f"{folder} exists and is {what}; give another folder")
     network = opened.adapted.eval()
     if form.folds_in:
         opened.merged()
     with whole_folder(folder) as new:
-        form.write(opened, new, options)
+        try:
+            form.write(opened, new, options)
+        except SafetensorError as error:
+            # Its writer has no OSError for a full disk.
+            raise ExportError(f"{folder} cannot be written ({error})") from None
         reopened, worst = form.reopened(new), 0.0
         for probe in form.probes(opened, options.image_size):
             worst = max(worst, difference(network, reopened, probe))

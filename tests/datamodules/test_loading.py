@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 from torch.nn import functional as F
 
 from datamodules import SyntheticDataModule
@@ -181,3 +183,31 @@ def test_setup__sizes_are_whole_patches_of_the_network(name):
         wrong = {"image_size": (30, 42)}
     with pytest.raises(DataError, match=f"{name} .* multiples of 14"):
         SyntheticDataModule(**wrong).setup("fit")
+
+
+def test_overfit_batches__trains_on_the_same_frames_in_every_epoch():
+    """Lightning replaces every sampler that is not sequential by class."""
+    seen = []
+
+    class Seen(BoringModel):
+        def training_step(self, batch, batch_idx):
+            seen.append((batch["path"], batch["image"]))
+            return self.layer.weight.sum()
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    data = SyntheticDataModule(n_train=7, n_val=3, image_size=SIZE, batch_size=2)
+    Trainer(
+        overfit_batches=2,
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(Seen(), data)
+    first, second = seen[:2], seen[2:]
+    assert [paths for paths, _ in first] == [paths for paths, _ in second]
+    for (_, one), (_, two) in zip(first, second, strict=True):
+        assert torch.equal(one, two)

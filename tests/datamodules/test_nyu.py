@@ -206,3 +206,17 @@ def test_empty__depth_map_is_no_error(tmp_path):
     batch = next(iter(module(root).val_dataloader()))
     assert batch["valid"].flatten(1).any(1).tolist() == [False, True]
     assert batch["skipped"] == []
+
+
+def test_layout__that_is_not_known():
+    with pytest.raises(DataError, match="'folders' is not known; use one of auto"):
+        NYUDataModule(layout="folders")
+
+
+def test_paths__begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_nyu_lists(tmp_path / "nyu")
+    path = "~/nyu/nyudepthv2_test_files_with_gt.txt"
+    root = "~/nyu/official_splits/test"
+    data = module("~/nyu", "test", test_list=path, test_root=root)
+    assert len(data.test_dataloader().dataset) == 2

@@ -66,7 +66,8 @@ def test_seen_cameras__range_and_what_is_out_of_reach():
     everywhere = torch.ones_like(target, dtype=torch.bool)
     seen.note(torch.tensor([80.0, 90.0]), target, everywhere, torch.tensor([8.0, 8.5]))
     assert seen.focals_px() == (80.0, 90.0)
-    assert (seen.take_beyond(), seen.take_beyond()) == (1, 0)
+    assert "80 px ends at 8 m" in seen.out_of_reach(100.0, 10.0)
+    assert seen.out_of_reach(100.0, 10.0) is None
     seen.gathered(torch.tensor([[70.0, 75.0], [80.0, 90.0]]))
     assert seen.focals_px() == (70.0, 90.0)
 

@@ -106,3 +106,10 @@ def test_metrics__sum_in_float32_where_there_is_no_float64(monkeypatch):
     metrics.update(depth, depth * 1.1, valid)
     assert rows.dtype == metrics.sums.dtype == torch.float32
     assert metrics.compute()["abs_rel"] == pytest.approx(1 - 1 / 1.1, rel=1e-5)
+
+
+def test_to__a_narrower_dtype_leaves_the_sums_as_they_are():
+    metric = DepthMetrics()
+    torch.nn.ModuleList([metric]).to(torch.bfloat16)
+    metric.update(*images())
+    assert computed(metric) == pytest.approx(expected(*images()), rel=1e-6)

@@ -17,6 +17,8 @@ from models.adapters.base import (
     Orthogonal,
     WeightShape,
     check_patterns,
+    number,
+    whole,
 )
 
 N = TypeVar("N", int, float)
@@ -47,12 +49,17 @@ class LowRankConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for rank in (self.rank, *self.rank_pattern.values()):
-            if rank < 1:
-                raise AdapterError(f"rank {rank} must be at least 1")
+        for name in ("rank_pattern", "alpha_pattern"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise AdapterError(
+                    f"{name} {getattr(self, name)!r} must map patterns to numbers"
+                )
+        object.__setattr__(self, "rank", whole("rank", self.rank))
+        ranks = {name: whole("rank", rank) for name, rank in self.rank_pattern.items()}
+        object.__setattr__(self, "rank_pattern", ranks)
         for alpha in (self.alpha, *self.alpha_pattern.values()):
-            if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
-                raise AdapterError(f"alpha {alpha} must be a number above 0")
+            if alpha is not None:
+                number("alpha", alpha, lambda a: 0 < a < math.inf, "a number above 0")
         check_patterns("rank_pattern", list(self.rank_pattern))
         check_patterns("alpha_pattern", list(self.alpha_pattern))
         for name, kind in (("orthogonal", Orthogonal), ("qkv", Chunks)):
@@ -61,12 +68,9 @@ class LowRankConfig(AdapterConfig):
                     f"{name} {getattr(self, name)!r} is not known; "
                     f"use one of {', '.join(get_args(kind))}"
                 )
-        if not (math.isfinite(self.orthogonal_weight) and self.orthogonal_weight >= 0):
-            raise AdapterError(
-                f"orthogonal_weight {self.orthogonal_weight} must be 0 or more"
-            )
-        if not 0 <= self.dropout < 1:
-            raise AdapterError(f"dropout {self.dropout} must be from 0 to below 1")
+        weight, dropout = self.orthogonal_weight, self.dropout
+        number("orthogonal_weight", weight, lambda w: 0 <= w < math.inf, "0 or more")
+        number("dropout", dropout, lambda p: 0 <= p < 1, "from 0 to below 1")
 
     @property
     def scale(self) -> float:

@@ -12,6 +12,7 @@ from models.adapters.base import (
     Orthogonal,
     WeightShape,
     full_precision,
+    whole,
 )
 from models.adapters.methods.low_rank import LowRankConfig, regularised
 
@@ -28,6 +29,11 @@ class Tucker(LowRankConfig):
     """The scale s itself, not divided by the rank; null takes 4, FLoRA's example."""
     kernel_rank: int = 2
     """Rank of each kernel axis."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rank = whole("kernel_rank", self.kernel_rank)
+        object.__setattr__(self, "kernel_rank", rank)
 
     @property
     def scale(self) -> float:

@@ -1,5 +1,8 @@
 """What is adapted, and what is refused with the network left as it was."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +16,7 @@ from models.adapters import (
     adapted_layers,
     merge,
 )
+from models.adapters.state import describe
 from tests.models.adapters.networks import perturb, stack
 
 
@@ -54,7 +58,14 @@ def test_adapt__refusal_leaves_the_network_unchanged(config, message):
     ("options", "message"),
     [
         ({"rank": 0}, "rank 0 must be at least 1"),
+        ({"rank": 2.0}, r"rank 2\.0 must be at least 1, a whole number"),
+        ({"rank": "2"}, "rank '2' must be"),
+        ({"rank_pattern": {"0": True}}, "rank True must be"),
+        ({"rank_pattern": ["0"]}, "must map patterns to numbers"),
         ({"alpha": -1.0}, "alpha -1.0"),
+        ({"alpha": "8"}, "alpha '8' must be a number above 0"),
+        ({"dropout": None}, "dropout None must be from 0 to below 1"),
+        ({"targets": [0]}, "0 is not a regular expression"),
         ({"targets": "qkv"}, "one string"),
         ({"targets": ["("]}, "not a regular expression"),
         ({"orthogonal": "some"}, "use one of both, paper, offdiag, none"),
@@ -64,6 +75,19 @@ def test_adapt__refusal_leaves_the_network_unchanged(config, message):
 def test_config__wrong_options_are_named(options, message):
     with pytest.raises(AdapterError, match=message):
         Lava(**options)
+
+
+def test_config__numbers_of_numpy_are_kept_as_plain_ones():
+    config = LoRA(rank=np.int64(2), rank_pattern={"0": np.int32(3)})
+    assert json.loads(json.dumps(describe(config)))["options"]["rank"] == 2
+
+
+@pytest.mark.parametrize(
+    "network", [nn.Linear(3, 3), nn.Sequential(nn.Bilinear(2, 2, 2))]
+)
+def test_adapt__a_network_without_layers_below_itself(network):
+    with pytest.raises(AdapterError, match="no such layer below itself"):
+        adapt(network, LoRA(rank=1, targets=["."]))
 
 
 def test_adapt__twice_is_refused():

@@ -1,6 +1,8 @@
 """What is handed on, opened by those who have only the other side."""
 
 import json
+import resource
+import signal
 
 import numpy as np
 import onnx
@@ -193,3 +195,16 @@ def test_export__missing_packages_are_named(network, tmp_path, monkeypatch):
     monkeypatch.setattr(forms, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match=r"needs onnx, onnxruntime, onnxscript; pip"):
         save(network, tmp_path / "out", "onnx")
+
+
+def test_export__on_a_full_disk_is_one_error_and_leaves_nothing(network, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(ExportError, match=r"OUT cannot be written .*too large"):
+            save(network, tmp_path / "OUT", "depth-anything")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
