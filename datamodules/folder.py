@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from datamodules.base import DepthDataModule
 from datamodules.batch import Frames
 from datamodules.errors import DataError
+from datamodules.files.cameras import OneCamera
 from datamodules.files.depth_files import Unknown
 from datamodules.files.image_headers import Exif
 from datamodules.files.pairs import DepthResize, PairFrames, Pairs
@@ -70,6 +71,10 @@ class FolderDataModule(DepthDataModule):
         image_shrink: How pictures more than 1.5 times as large as the input are made
             smaller: by the `area`'s mean, or `cubic` without a filter, as the official
             code does.
+        focal_px: Focal length of all pictures in their pixels. It goes before a CSV's
+            and that of a `camera.json` (`{"fx": ..., "fy": ..., "cx": ..., "cy": ...}`)
+            in the root or a scene; EXIF comes last.
+        fov_deg: Likewise, as the horizontal field of view.
     """
 
     def __init__(
@@ -93,6 +98,8 @@ class FolderDataModule(DepthDataModule):
         on_error: OnError = "error",
         exif: Exif = "apply",
         image_shrink: Shrink = "area",
+        focal_px: float | None = None,
+        fov_deg: float | None = None,
     ) -> None:
         super().__init__(
             image_size,
@@ -128,6 +135,7 @@ class FolderDataModule(DepthDataModule):
         self.image_folder, self.depth_folder = image_folder, depth_folder
         self.unknown: Unknown = unknown
         self.exif: Exif = exif
+        self.camera = OneCamera(focal_px, fov_deg)
         self.unknown_values = _several(unknown_values)
         self.depth_resize: DepthResize = depth_resize
         self._found: dict[str, Pairs] = {}
@@ -145,6 +153,7 @@ class FolderDataModule(DepthDataModule):
             unknown_values=self.unknown_values,
             depth_resize=self.depth_resize,
             exif=self.exif,
+            camera=self.camera,
         )
 
     def _pairs(self, split: Split) -> Pairs:

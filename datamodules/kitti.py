@@ -6,6 +6,7 @@ from typing import Literal
 from datamodules.base import DepthDataModule, Split
 from datamodules.batch import Frames
 from datamodules.errors import DataError
+from datamodules.files.cameras import KittiCameras
 from datamodules.files.lists import PROBED, PrefixProbe, choose_root, read_list
 from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import OnError
@@ -31,8 +32,9 @@ class KITTIDataModule(DepthDataModule):
 
     Truth is the annotated depth; of the 697 lines of Eigen's test list 45 have none.
     The lists leave out whether a drive lies in `train/` or `val/` of the annotated
-    depth; both are looked in, as is a merged folder. As everywhere in the field,
-    validation looks at the test images.
+    depth; both are looked in, as is a merged folder. Intrinsics are those of the
+    drives' `calib_cam_to_cam.txt`, or else the list's focal length. As everywhere in
+    the field, validation looks at the test images.
 
     Args:
         root: The folder with everything, or give its parts:
@@ -131,8 +133,14 @@ class KITTIDataModule(DepthDataModule):
             "KITTI's annotated depth",
         )
         depth_of = PrefixProbe(depth_root, PREFIXES, lambda name: name.split("/")[0])
+        camera_of = KittiCameras(raw)
         pairs = [
-            Pair(raw / line.image, depth_of(line.depth), DEPTH_SCALE)
+            Pair(
+                raw / line.image,
+                depth_of(line.depth),
+                DEPTH_SCALE,
+                camera_of(line.image, line.focal_px),
+            )
             for line in lines
             if line.depth is not None
         ]

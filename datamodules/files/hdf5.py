@@ -13,6 +13,7 @@ from scipy.io.matlab import MatReadError
 from datamodules.batch import Frame, Frames
 from datamodules.errors import DataError
 from datamodules.files.depth_files import metres
+from datamodules.sizes import Size
 
 DepthKey = Literal["rawDepths", "depths"]
 
@@ -97,9 +98,20 @@ class H5Frames(Frames):
     """
 
     def __init__(
-        self, files: list[Path], intrinsics: NDArray[np.float32] | None = None
+        self,
+        files: list[Path],
+        intrinsics: NDArray[np.float32] | None = None,
+        size: Size = (480, 640),
     ) -> None:
-        self.files, self.intrinsics = files, intrinsics
+        """Take the files.
+
+        Args:
+            files: One a frame.
+            intrinsics: Of frames of the full size.
+            size: That size (rows, cols). FastDepth also handed out cut and shrunk
+                frames, whose camera no file says.
+        """
+        self.files, self.intrinsics, self.size = files, intrinsics, size
 
     def __len__(self) -> int:
         return len(self.files)
@@ -122,7 +134,7 @@ class H5Frames(Frames):
             np.ascontiguousarray(image.transpose(1, 2, 0)),
             metres(depth, str(path), 1, may_be_empty=True),
             str(path),
-            self.intrinsics,
+            self.intrinsics if depth.shape == self.size else None,
         )
 
 

@@ -39,6 +39,8 @@ class Decoded:
     """RGB (H, W, 3)."""
     orientation: int
     """That it was stored in, as in EXIF."""
+    focal_px: float | None = None
+    """Focal length by EXIF; None where the file does not tell."""
 
 
 def read_image(path: Path, exif: Exif = "apply") -> NDArray[np.uint8]:
@@ -58,7 +60,7 @@ def read_image(path: Path, exif: Exif = "apply") -> NDArray[np.uint8]:
 
 
 def decode_image(path: Path, exif: Exif = "apply") -> Decoded:
-    """Like `read_image`, with what the picture's file said of its orientation."""
+    """Like `read_image`, with what the file said of its orientation and camera."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -74,7 +76,7 @@ def decode_image(path: Path, exif: Exif = "apply") -> Decoded:
         pixels = _turned(pixels, _TURN_BACK.get(orientation, orientation))
     elif exif == "apply" and not is_upright:
         pixels = _turned(pixels, orientation)
-    return Decoded(pixels, orientation)
+    return Decoded(pixels, orientation, header.focal_px)
 
 
 def _pixels(header: ImageHeader, content: bytes, path: Path) -> NDArray[np.uint8]:

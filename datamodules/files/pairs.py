@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from datamodules.batch import Frame, Frames
 from datamodules.errors import DataError
+from datamodules.files.cameras import OneCamera, pinhole
 from datamodules.files.depth_files import Unknown, read_depth
 from datamodules.files.image_files import decode_image
 from datamodules.files.image_headers import Exif
@@ -143,6 +144,7 @@ class PairFrames(Frames):
         depth_resize: A depth map of another size than its picture's: `error`, or
             `nearest`, which brings it to the picture's size where the two have one
             shape, each pixel's depth being the nearest stored one.
+        camera: Of all frames; goes before the pairs' own, and EXIF comes last.
     """
 
     def __init__(
@@ -154,12 +156,14 @@ class PairFrames(Frames):
         exif: Exif = "apply",
         unknown_values: Sequence[float] = (),
         depth_resize: DepthResize = "error",
+        camera: OneCamera = OneCamera(),  # noqa: B008 - frozen
     ) -> None:
         self.pairs, self.unknown, self.may_be_empty = pairs, unknown, may_be_empty
         self.exif: Exif = exif
         self._warned = False
         self.unknown_values = tuple(unknown_values)
         self.depth_resize: DepthResize = depth_resize
+        self.camera = camera
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -192,7 +196,12 @@ class PairFrames(Frames):
                 "stored, set exif: ignore",
                 stacklevel=2,
             )
-        return Frame(image, depth, str(pair.image), _centred(pair.intrinsics, size))
+        k = self.camera.intrinsics(size)
+        if k is None:
+            k = pair.intrinsics
+        if k is None and picture.focal_px is not None:
+            k = pinhole(picture.focal_px)
+        return Frame(image, depth, str(pair.image), _centred(k, size))
 
     def _what_to_do(
         self,

@@ -6,8 +6,12 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from datamodules.errors import DataError
 from datamodules.files import tum
+from datamodules.files.cameras import read_camera_file
 from datamodules.files.depth_files import DEPTH_SUFFIXES
 from datamodules.files.image_files import IMAGE_SUFFIXES
 from datamodules.files.listing import files_below, folders_in
@@ -34,7 +38,7 @@ def find_in_tree(
     `images/` and `depths/`, ...) or the lists of a TUM sequence is a scene; the root is
     one, or has scenes below it. Frames are matched by their path below the two, without
     suffix; where no two are equal, also without `rgb`, `depth` and the like before or
-    behind a name.
+    behind a name. A scene's `camera.json`, or else the root's, has its intrinsics.
 
     Args:
         root: Where to look.
@@ -49,6 +53,10 @@ def find_in_tree(
     names = _Names(image_folder, depth_folder)
     images: list[str] = []
     depths: list[str] = []
+    cameras: list[NDArray[np.float32]] = []
+    overall = read_camera_file(root)
+    if overall is None:
+        overall = np.full(4, np.nan, np.float32)
     scenes = names.scenes(root)
     sequences = [scene for scene in scenes if names.is_sequence(scene)]
     if sequences and depth_scale != tum.DEPTH_SCALE:
@@ -59,10 +67,14 @@ def find_in_tree(
         )
     for scene in scenes:
         prefix = "" if scene == root else f"{scene.relative_to(root).as_posix()}/"
+        camera = read_camera_file(scene)
+        if camera is None:
+            camera = overall
         for image, depth in names.frames(scene):
             images.append(prefix + image)
             depths.append(prefix + depth)
-    return Pairs(root, images, depths, depth_scale)
+            cameras.append(camera)
+    return Pairs(root, images, depths, depth_scale, np.array(cameras, np.float32))
 
 
 class _Names:
