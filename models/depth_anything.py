@@ -29,6 +29,8 @@ class DepthAnythingModule(DepthModule):
         kind: relative keeps the base's affine disparity, for `test --align disparity`
             of an un-adapted network; it cannot be trained.
         optimisation: Rates, schedule and loss.
+        gradient_checkpointing: Compute the encoder's blocks again in backward instead
+            of keeping them: less memory, more time, the same gradients to the bit.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class DepthAnythingModule(DepthModule):
         start_depth: float | None = None,
         kind: Kind = "metric",
         optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
+        gradient_checkpointing: bool = False,
     ) -> None:
         relative = kind == "relative"
         spec = NetworkSpec(size, version, kind, None if relative else max_depth)
@@ -69,4 +72,6 @@ class DepthAnythingModule(DepthModule):
             )
         if adapter is not None:
             adapt(network, adapter)
+        if gradient_checkpointing:
+            network.checkpoint_gradients()
         super().__init__(network, record, optimisation)

@@ -23,6 +23,8 @@ class DINOv2Module(DepthModule):
         start_depth: Metres that every pixel starts at; null takes a quarter of
             max_depth.
         optimisation: Rates, schedule and loss.
+        gradient_checkpointing: Compute the encoder's blocks again in backward instead
+            of keeping them: less memory, more time, the same gradients to the bit.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class DINOv2Module(DepthModule):
         adapter: AdapterConfig | None = None,
         start_depth: float | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
+        gradient_checkpointing: bool = False,
     ) -> None:
         spec = NetworkSpec(size, "v2", "metric", max_depth)
         base = Base(weights, part="encoder")
@@ -53,4 +56,6 @@ class DINOv2Module(DepthModule):
         network.start_at_depth(max_depth / 4 if start_depth is None else start_depth)
         if adapter is not None:
             adapt(network, adapter)
+        if gradient_checkpointing:
+            network.checkpoint_gradients()
         super().__init__(network, record, optimisation)
