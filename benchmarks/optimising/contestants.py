@@ -28,6 +28,8 @@ class Contestant:
     needs: str | None = None
     """Package without which it is left out."""
     note: str = ""
+    reads_values: bool = False
+    """Its step asks tensors for numbers, and cannot be counted without having them."""
 
     @property
     def available(self) -> bool:
@@ -115,7 +117,7 @@ def flora(rank: int, projection: Projection = "orthonormal", **more: Any) -> Con
 CONTESTANTS = {
     "adamw": Contestant("AdamW", AdamW, 1e-3),
     "sgd": Contestant("SGD, momentum 0.9", partial(SGD, momentum=0.9), 1e-1),
-    "adafactor": Contestant("Adafactor (torch)", Adafactor, 3e-2),
+    "adafactor": Contestant("Adafactor (torch)", Adafactor, 3e-2, reads_values=True),
     "galore": Contestant(
         f"GaLore {GALORE_RANK}",
         galore,
@@ -129,9 +131,11 @@ CONTESTANTS = {
         1e-3,
         needs="torchao",
         note="torchao; its step not compiled, so that its time says nothing",
+        reads_values=True,
     ),
     "flora8": flora(8),
     "flora8_gaussian": flora(8, "gaussian"),
+    "flora16": flora(16),
     "flora32": flora(32),
     "flora32_gaussian": flora(32, "gaussian"),
     "flora128": flora(128),

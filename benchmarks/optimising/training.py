@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer, seed_everything
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -77,30 +77,29 @@ def train(run: Run, settings: Settings, frames: Path) -> dict[str, Any]:
         "run": asdict(run),
         "losses": watch.losses,
         "validation": watch.points,
-        "state_bytes": state_bytes(trainer.optimizers[0]),
+        "state_bytes": sum(t.nbytes for t in held_tensors(trainer.optimizers[0])),
     }
     if not run.tuning:
         result["test"] = score(trainer, module, data)
     return result | {"seconds": round(time.perf_counter() - started, 1)}
 
 
-def state_bytes(optimizer: Optimizer) -> int:
-    """Bytes of all tensors that an optimiser holds between steps."""
-    if isinstance(optimizer, Flora):
-        return optimizer.state_bytes()
-    held: dict[int, int] = {}
+def held_tensors(optimizer: Optimizer) -> list[Tensor]:
+    """All tensors that an optimiser holds between steps, projections among them."""
+    found: list[Tensor] = []
 
-    def count(value: object) -> None:
-        if is_traceable_wrapper_subclass(value):
+    def look(value: object) -> None:
+        if is_traceable_wrapper_subclass(value):  # torchao's 8-bit numbers
             for name in value.__tensor_flatten__()[0]:
-                count(getattr(value, name))
-        elif isinstance(value, torch.Tensor):
-            storage = value.untyped_storage()
-            held[storage.data_ptr()] = storage.nbytes()
+                look(getattr(value, name))
+        elif isinstance(value, Tensor):
+            found.append(value)
         elif hasattr(value, "ortho_matrix"):  # GaLore's projector
-            count(value.ortho_matrix)
+            look(value.ortho_matrix)
 
     for state in optimizer.state.values():
         for value in state.values():
-            count(value)
-    return sum(held.values())
+            look(value)
+    if isinstance(optimizer, Flora):
+        found += optimizer.projections()
+    return found

@@ -125,11 +125,15 @@ class Flora(Optimizer):
                     if isinstance(value, Tensor):
                         self.state[parameter][name] = value.to(parameter.device)
 
+    def projections(self) -> list[Tensor]:
+        """What is held of them between steps; it is in no state dict."""
+        return list(self._held.values())
+
     def state_bytes(self) -> int:
-        """Bytes between steps: momenta, second moments, and projections held."""
+        """Bytes between steps: momenta, second moments, and projections."""
         states = [value for state in self.state.values() for value in state.values()]
         tensors = [value for value in states if isinstance(value, Tensor)]
-        return sum(tensor.nbytes for tensor in (*tensors, *self._held.values()))
+        return sum(tensor.nbytes for tensor in (*tensors, *self.projections()))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
