@@ -35,6 +35,8 @@ class DepthAnythingModule(DepthModule):
             predicts for, in pixels of its input; null takes 300. Best the shortest of
             all cameras, since shorter ones reach less far than max_depth.
         optimisation: Rates, schedule and loss.
+        gradient_checkpointing: Compute the encoder's blocks again in backward instead
+            of keeping them: less memory, more time, the same gradients to the bit.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class DepthAnythingModule(DepthModule):
         camera: CameraMode = "any",
         canonical_focal_px: float | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
+        gradient_checkpointing: bool = False,
     ) -> None:
         focal_px = canonical_focal(camera, canonical_focal_px)
         relative = kind == "relative"
@@ -80,4 +83,6 @@ class DepthAnythingModule(DepthModule):
             )
         if adapter is not None:
             adapt(network, adapter)
+        if gradient_checkpointing:
+            network.checkpoint_gradients()
         super().__init__(network, record, optimisation)

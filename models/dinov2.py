@@ -29,6 +29,8 @@ class DINOv2Module(DepthModule):
             predicts for, in pixels of its input; null takes 300. Best the shortest of
             all cameras, since shorter ones reach less far than max_depth.
         optimisation: Rates, schedule and loss.
+        gradient_checkpointing: Compute the encoder's blocks again in backward instead
+            of keeping them: less memory, more time, the same gradients to the bit.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class DINOv2Module(DepthModule):
         camera: CameraMode = "any",
         canonical_focal_px: float | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
+        gradient_checkpointing: bool = False,
     ) -> None:
         focal_px = canonical_focal(camera, canonical_focal_px)
         spec = NetworkSpec(size, "v2", "metric", max_depth, focal_px)
@@ -62,4 +65,6 @@ class DINOv2Module(DepthModule):
         network.start_at_depth(max_depth / 4 if start_depth is None else start_depth)
         if adapter is not None:
             adapt(network, adapter)
+        if gradient_checkpointing:
+            network.checkpoint_gradients()
         super().__init__(network, record, optimisation)

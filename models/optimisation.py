@@ -98,11 +98,14 @@ class Optimisation:
     def kind(self) -> dict[str, str]:
         """What a checkpoint says about how it was trained."""
         # Made for one matrix: what the options give may be a function.
-        made = type(self.optimizer([nn.Parameter(torch.zeros(1, 1))]))
-        return {
-            "optimizer": f"{made.__module__}.{made.__qualname__}",
-            "schedule": SCHEDULE,
-        }
+        made = self.optimizer([nn.Parameter(torch.zeros(1, 1))])
+        name = f"{type(made).__module__}.{type(made).__qualname__}"
+        # What an optimiser's state cannot be read without, if it says so (Flora's).
+        names: tuple[str, ...] = getattr(made, "state_options", ())
+        if names:
+            options = (f"{option}={made.defaults[option]}" for option in names)
+            name += f"({', '.join(options)})"
+        return {"optimizer": name, "schedule": SCHEDULE}
 
     def apply(self, optimizer: Optimizer, schedule: "OneCycle") -> list[str]:
         """Give a restored optimiser these rates and decays, in place.
@@ -181,14 +184,14 @@ def _cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
 
 
-def parameter_groups(network: Network) -> dict[str, list[nn.Parameter]]:
-    """Trainable tensors by the name of their group; groups without any are left out."""
-    groups: dict[str, list[nn.Parameter]] = {
+def parameter_groups(network: Network) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Trainable tensors with their names by group; groups without any are left out."""
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = {
         name: [] for name in Optimisation().rates()
     }
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             flat = "_flat" if parameter.ndim < 2 else ""
             whole = f"{network.part_of(name)}{flat}"
-            groups["adapter" if ADAPTER in name else whole].append(parameter)
+            groups["adapter" if ADAPTER in name else whole].append((name, parameter))
     return {name: parameters for name, parameters in groups.items() if parameters}

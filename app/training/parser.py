@@ -42,10 +42,11 @@ def _condensed(message: str) -> str:
     keys: list[str] = []
     for line in message.splitlines():
         text = line.strip().removeprefix("- ")
-        key = re.match(r'Parser key "(.+?)":\s*(.*)', text)
+        key = re.match(r'(?:Type .* callable class: )?Parser key "(.+?)":\s*(.*)', text)
         if key:
             keys.append(key[1])
             text = key[2]
         if text and not text.startswith(NOISE):
+            text = text.partition(". Got value: Namespace(")[0]
             return ": ".join([".".join(keys), text] if keys else [text])
     return message

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
-from models.networks.presets import Kind
+from models.networks.presets import Kind, NetworkError
 
 Part = Literal["encoder", "head"]
 
@@ -92,6 +92,23 @@ class Network(DepthPredictor, ABC):
     def part_of(self, name: str) -> Part:
         """Which part a parameter belongs to; the parts have their own rates."""
         return "encoder" if name.startswith(f"{self.encoder_name}.") else "head"
+
+    def checkpoint_gradients(self) -> None:
+        """Compute the encoder's blocks again in backward instead of keeping them.
+
+        Gradients are the same to the bit, at the price of another forward through the
+        encoder.
+
+        Raises:
+            NetworkError: If the encoder cannot.
+        """
+        switch = getattr(self.encoder, "set_grad_checkpointing", None)
+        if switch is None:
+            raise NetworkError(
+                f"{type(self.encoder).__name__} has no set_grad_checkpointing: leave "
+                "model.gradient_checkpointing at false, or give it one"
+            )
+        switch(True)
 
     @abstractmethod
     def new_beside(self, base: Literal["network", "encoder"]) -> tuple[str, ...]:
