@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
-from models.adapters.base import Adapter, AdapterError, Bottleneck
+from models.adapters.base import Adapter, AdapterError, Bottleneck, Multiplied
 
 
 class AdaptedLayer(nn.Module):
@@ -69,6 +69,10 @@ class AdaptedLayer(nn.Module):
     def bottleneck(self) -> Bottleneck | None:
         """The increment as thin factors; None where the dense weight has to do."""
         return None if self.dense else self.adapter.bottleneck()
+
+    def multiplied(self) -> Multiplied | None:
+        """The adapted weight as the base's between two factors; None if it is not."""
+        return None if self.dense else self.adapter.multiplied()
 
     def dropped(self, x: Tensor) -> Tensor | None:
         """The increment's own input where dropout makes it differ from x."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from models.adapters.adapted import AdaptedLayer
 from models.adapters.compute.convolution import Geometry, adapted_conv
 from models.adapters.compute.linear import cast, compute_dtype
+from models.adapters.compute.multiplied import multiplied
 
 ConvNd = nn.modules.conv._ConvNd
 ConvTransposeNd = nn.modules.conv._ConvTransposeNd
@@ -34,13 +35,19 @@ class AdaptedConv(AdaptedLayer):
             output_padding,
             self.groups,
         )
-        increment = self.bottleneck()
+        base, increment = self.base_weight, self.bottleneck()
+        if (factors := self.multiplied()) is not None:
+
+            def product(scaled: Tensor) -> Tensor:
+                return geometry(scaled, base.to(scaled.dtype), None)
+
+            y = multiplied(x, product, self.bias, factors, axis=1)
+            return y if batched else y[0]
         dropped = self.dropped(x)
         if increment is None or self.groups > 1:
             # The dense gradient of a grouped kernel is smaller by the groups.
             y = self._dense(x, dropped, geometry)
         else:
-            base = self.base_weight
             gain = self.adapter.gain(base)
             y = adapted_conv(
                 x, base, self.bias, increment, geometry, gain, dropped=dropped

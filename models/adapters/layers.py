@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from models.adapters.adapted import AdaptedLayer as AdaptedLayer
 from models.adapters.base import Adapter, AdapterError, WeightShape, full_precision
 from models.adapters.compute.linear import adapted_linear
+from models.adapters.compute.multiplied import multiplied
 from models.adapters.convolutions import (
     AdaptedConv1d,
     AdaptedConv2d,
@@ -36,6 +37,13 @@ class AdaptedMatrix(AdaptedLayer):
         base, increment = self.base_weight, self.bottleneck()
         stored_in_out = not isinstance(self, nn.Linear)
         bias = cast("Tensor | None", self.bias)
+        if (factors := self.multiplied()) is not None:
+            turned = base.mT if stored_in_out else base
+
+            def product(x: Tensor) -> Tensor:
+                return F.linear(x, turned.to(x.dtype))
+
+            return multiplied(input, product, bias, factors, axis=-1)
         if increment is None:
             weight = self.adapter.weight(base).to(input.dtype)
             return F.linear(input, weight.mT if stored_in_out else weight, bias)
