@@ -6,6 +6,7 @@ adapted weight. So whatever reads the weight without calling the layer, an atten
 block or a fused kernel, computes with the adapter, forward and backward.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from models.adapters.base import Adapter, AdapterError, Bottleneck, Multiplied
+from models.adapters.compute.batched import Route
+from models.adapters.selection import Partition
 
 
 class AdaptedLayer(nn.Module):
@@ -73,6 +76,30 @@ class AdaptedLayer(nn.Module):
     def multiplied(self) -> Multiplied | None:
         """The adapted weight as the base's between two factors; None if it is not."""
         return None if self.dense else self.adapter.multiplied()
+
+    def gain(self) -> Tensor | None:
+        """Factor (out,) on each output of the adapted weight; None for 1."""
+        return self.adapter.gain(self.base_weight)
+
+    def route(self) -> Route | None:
+        """What `batched` has to know of the one adapter that counts now.
+
+        None where the layer has no product for examples that differ.
+        """
+        return None
+
+    def batched(
+        self, x: Tensor, rows: int, routes: Sequence[Route], parts: Partition
+    ) -> Tensor:
+        """The output for examples that differ.
+
+        Args:
+            x: The layer's input, `rows` of its first axis to an example.
+            rows: At least 1.
+            routes: From `route`, for each member of `parts`.
+            parts: Which example has which.
+        """
+        raise NotImplementedError
 
     def dropped(self, x: Tensor) -> Tensor | None:
         """The increment's own input where dropout makes it differ from x."""

@@ -48,7 +48,7 @@ class AdaptedConv(AdaptedLayer):
             # The dense gradient of a grouped kernel is smaller by the groups.
             y = self._dense(x, dropped, geometry)
         else:
-            gain = self.adapter.gain(base)
+            gain = self.gain()
             y = adapted_conv(
                 x, base, self.bias, increment, geometry, gain, dropped=dropped
             )

@@ -5,7 +5,7 @@
 identity stay what they were.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from models.adapters.adapted import AdaptedLayer as AdaptedLayer
 from models.adapters.base import Adapter, AdapterError, WeightShape, full_precision
+from models.adapters.compute.batched import Route, batched_linear
 from models.adapters.compute.linear import adapted_linear
 from models.adapters.compute.multiplied import multiplied
 from models.adapters.convolutions import (
@@ -25,6 +26,7 @@ from models.adapters.convolutions import (
     ConvNd,
     ConvTransposeNd,
 )
+from models.adapters.selection import Partition
 
 
 class AdaptedMatrix(AdaptedLayer):
@@ -47,10 +49,31 @@ class AdaptedMatrix(AdaptedLayer):
         if increment is None:
             weight = self.adapter.weight(base).to(input.dtype)
             return F.linear(input, weight.mT if stored_in_out else weight, bias)
-        gain = self.adapter.gain(base)
+        gain = self.gain()
         weight = base.mT if stored_in_out else base
         dropped = self.dropped(input)
         return adapted_linear(input, weight, bias, increment, gain, dropped=dropped)
+
+    def route(self) -> Route:
+        base, bias = self.base_weight, cast("Tensor | None", self.bias)
+        stored_in_out = not isinstance(self, nn.Linear)
+        weight = base.mT if stored_in_out else base
+        if not self.adapter.acts():
+            return Route(weight, bias)
+        if (factors := self.multiplied()) is not None:
+            return Route(weight, bias, factors=factors)
+        thin = self.bottleneck()
+        if thin is not None and not base.requires_grad:
+            return Route(weight, bias, thin, self.gain())
+        dense = self.adapter.weight(base)
+        return Route(dense.mT if stored_in_out else dense, bias)
+
+    def batched(
+        self, x: Tensor, rows: int, routes: Sequence[Route], parts: Partition
+    ) -> Tensor:
+        flat = x.reshape(len(parts.which), -1, x.shape[-1])
+        y = batched_linear(flat, routes, parts)
+        return y.view(*x.shape[:-1], y.shape[-1])
 
 
 class AdaptedLinear(AdaptedMatrix, nn.Linear):
@@ -73,7 +96,7 @@ class AdaptedEmbedding(AdaptedLayer, nn.Embedding):
             dropped = self.dropped(thin)
             thin = thin if dropped is None else dropped
             rows = plain + F.linear(thin, increment.scale * increment.up)
-            gain = self.adapter.gain(base)
+            gain = self.gain()
             rows = (rows if gain is None else rows * gain).to(base.dtype)
         kept = self.adapter.shape.kept_row
         return rows if kept is None else plain.where((input == kept)[..., None], rows)
