@@ -6,8 +6,8 @@ adapted weight. So whatever reads the weight without calling the layer, an atten
 block or a fused kernel, computes with the adapter, forward and backward.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,25 @@ class AdaptedLayer(nn.Module):
         None where the layer has no product for examples that differ.
         """
         return None
+
+    def linear_route(self, flat: Callable[[Tensor], Tensor]) -> Route:
+        """The same of a layer that is a linear.
+
+        Args:
+            flat: From the stored weight to (out, in), a view.
+        """
+        base, bias = self.base_weight, cast("Tensor | None", self.bias)
+        if not self.adapter.acts():
+            return Route(flat(base), bias)
+        if (factors := self.multiplied()) is not None:
+            return Route(flat(base), bias, factors=factors)
+        thin = self.bottleneck()
+        if thin is None or base.requires_grad:
+            return Route(flat(self.adapter.weight(base)), bias)
+        down = thin.dense_down().flatten(1)
+        return Route(
+            flat(base), bias, Bottleneck(down, thin.up, thin.scale), self.gain()
+        )
 
     def batched(
         self, x: Tensor, rows: int, routes: Sequence[Route], parts: Partition

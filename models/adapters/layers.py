@@ -55,18 +55,8 @@ class AdaptedMatrix(AdaptedLayer):
         return adapted_linear(input, weight, bias, increment, gain, dropped=dropped)
 
     def route(self) -> Route:
-        base, bias = self.base_weight, cast("Tensor | None", self.bias)
         stored_in_out = not isinstance(self, nn.Linear)
-        weight = base.mT if stored_in_out else base
-        if not self.adapter.acts():
-            return Route(weight, bias)
-        if (factors := self.multiplied()) is not None:
-            return Route(weight, bias, factors=factors)
-        thin = self.bottleneck()
-        if thin is not None and not base.requires_grad:
-            return Route(weight, bias, thin, self.gain())
-        dense = self.adapter.weight(base)
-        return Route(dense.mT if stored_in_out else dense, bias)
+        return self.linear_route(lambda w: w.mT if stored_in_out else w)
 
     def batched(
         self, x: Tensor, rows: int, routes: Sequence[Route], parts: Partition

@@ -63,9 +63,7 @@ class Member(nn.Module):
 
     def adapter(self, name: str) -> Adapter:
         """The adapter of a layer, which tied ones have by the name of the first."""
-        found = self._modules[f"{name}.adapter"]
-        assert isinstance(found, Adapter)
-        return found
+        return self._modules[f"{name}.adapter"]  # type: ignore[return-value]
 
     def tensor(self, name: str) -> Tensor | None:
         """One of its own tensors, as it is now."""
@@ -123,14 +121,11 @@ class Selection:
         self.distinct = tuple(dict.fromkeys(self.members)) or (None,)
         self.size = None if for_all else len(self.members)
         """Of the batch that it is for; None for any."""
+        self.is_single = len(self.distinct) == 1
+        """Whether all examples have the same."""
         self.entered = False
         """Whether the network itself was called with a batch of that size."""
         self._partitions: dict[tuple[bool, ...], Partition] = {}
-
-    @property
-    def is_single(self) -> bool:
-        """Whether all examples have the same."""
-        return len(self.distinct) == 1
 
     def partition(self, key: str) -> Partition:
         """The examples by what they have at the module `key`."""

@@ -116,8 +116,8 @@ def _gathered(x: Tensor, factors: Sequence[Factors], which: Tensor) -> Tensor:
             ups.append(x.new_zeros(len(weight), rank))
             continue
         missing = rank - len(route.down)
-        downs.append(F.pad(route.down, (0, 0, 0, missing)))
-        ups.append(F.pad(route.up, (0, missing)))
+        downs.append(F.pad(route.down, (0, 0, 0, missing)) if missing else route.down)
+        ups.append(F.pad(route.up, (0, missing)) if missing else route.up)
     gains = [route.gain for route in factors]
     has_gain = any(gain is not None for gain in gains)
     first = None if has_gain else bias

@@ -1,4 +1,4 @@
-"""Adapters from every form that holds one, into one bank, and back to the same bytes."""
+"""Adapters from every form that holds one, into one bank, and back to their bytes."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_bank__of_every_form_predicts_each_examples_own(kept):
         expected = torch.cat(
             [networks[name](image[i : i + 1]) for i, name in enumerate(names)]
         )
-    # Float32, through a whole network: PEFT's fused projections multiply in another order.
+    # Float32, through a whole network, and PEFT's fused projections add up otherwise.
     torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -95,7 +95,7 @@ def test_save__gives_the_very_bytes_again(kept, tmp_path):
 
 
 def test_close__exports_one_of_many(kept, tmp_path):
-    paths, networks, records = kept
+    paths, _, records = kept
     network = records["folder"].load_base()
     bank = AdapterBank(network)
     for name, path in paths.items():
