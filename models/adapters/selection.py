@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,30 @@ class Member(nn.Module):
                 self._parameters[name] = tensor
             else:
                 self._buffers[name] = tensor
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        # torch takes what is before a name's first dot for the name of a module.
+        strange: list[str] = []
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            strange,
+            error_msgs,
+        )
+        own = {prefix + name for name in self.state_dict()}
+        unexpected_keys += [name for name in strange if name not in own]
 
     def adapter(self, name: str) -> Adapter:
         """The adapter of a layer, which tied ones have by the name of the first."""
