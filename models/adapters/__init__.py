@@ -3,6 +3,7 @@
 Every method of `METHODS` can be imported from here.
 """
 
+from models.adapters.bank import AdapterBank as AdapterBank
 from models.adapters.base import AdapterConfig as AdapterConfig
 from models.adapters.base import AdapterError as AdapterError
 from models.adapters.combine import increments as increments
@@ -16,5 +17,6 @@ from models.adapters.inject import adapters as adapters
 from models.adapters.inject import disabled as disabled
 from models.adapters.inject import is_never_trained as is_never_trained
 from models.adapters.methods import *  # noqa: F403 - the one list of methods
+from models.adapters.opened import OpenedAdapter as OpenedAdapter
 from models.adapters.penalty import orthogonality as orthogonality
 from models.adapters.reach import unreached as unreached

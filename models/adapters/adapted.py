@@ -6,14 +6,17 @@ adapted weight. So whatever reads the weight without calling the layer, an atten
 block or a fused kernel, computes with the adapter, forward and backward.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
-from models.adapters.base import Adapter, AdapterError, Bottleneck
+from models.adapters.base import Adapter, AdapterError, Bottleneck, Multiplied
+from models.adapters.compute.batched import Route
+from models.adapters.selection import Partition
 
 
 class AdaptedLayer(nn.Module):
@@ -69,6 +72,53 @@ class AdaptedLayer(nn.Module):
     def bottleneck(self) -> Bottleneck | None:
         """The increment as thin factors; None where the dense weight has to do."""
         return None if self.dense else self.adapter.bottleneck()
+
+    def multiplied(self) -> Multiplied | None:
+        """The adapted weight as the base's between two factors; None if it is not."""
+        return None if self.dense else self.adapter.multiplied()
+
+    def gain(self) -> Tensor | None:
+        """Factor (out,) on each output of the adapted weight; None for 1."""
+        return self.adapter.gain(self.base_weight)
+
+    def route(self) -> Route | None:
+        """What `batched` has to know of the one adapter that counts now.
+
+        None where the layer has no product for examples that differ.
+        """
+        return None
+
+    def linear_route(self, flat: Callable[[Tensor], Tensor]) -> Route:
+        """The same of a layer that is a linear.
+
+        Args:
+            flat: From the stored weight to (out, in), a view.
+        """
+        base, bias = self.base_weight, cast("Tensor | None", self.bias)
+        if not self.adapter.acts():
+            return Route(flat(base), bias)
+        if (factors := self.multiplied()) is not None:
+            return Route(flat(base), bias, factors=factors)
+        thin = self.bottleneck()
+        if thin is None or base.requires_grad:
+            return Route(flat(self.adapter.weight(base)), bias)
+        down = thin.dense_down().flatten(1)
+        return Route(
+            flat(base), bias, Bottleneck(down, thin.up, thin.scale), self.gain()
+        )
+
+    def batched(
+        self, x: Tensor, rows: int, routes: Sequence[Route], parts: Partition
+    ) -> Tensor:
+        """The output for examples that differ.
+
+        Args:
+            x: The layer's input, `rows` of its first axis to an example.
+            rows: At least 1.
+            routes: From `route`, for each member of `parts`.
+            parts: Which example has which.
+        """
+        raise NotImplementedError
 
     def dropped(self, x: Tensor) -> Tensor | None:
         """The increment's own input where dropout makes it differ from x."""

@@ -106,6 +106,15 @@ class Bottleneck(NamedTuple):
         return self.down if self.core is None else core_down(self.core, self.down)
 
 
+class Multiplied(NamedTuple):
+    """W' = out o W o in: outputs and inputs scaled, the product the base's own."""
+
+    out: Tensor
+    """(out,) as the weight stores them: of one group, if transposed."""
+    into: Tensor
+    """(in,), of one group unless transposed."""
+
+
 def core_down(core: Tensor, down: Tensor) -> Tensor:
     """(r, in, *kernel) of a core (r, r2 or 1, *kernel) and (r2, in)."""
     if core.shape[1] == len(down):
@@ -136,8 +145,12 @@ class Adapter(nn.Module):
         """The increment as a product of two thin tensors; None if it is not thin."""
         return None
 
-    def delta(self) -> Tensor:
-        """The increment dW in the stored shape of the weight."""
+    def multiplied(self) -> Multiplied | None:
+        """The adapted weight as the base's times one factor an output and an input."""
+        return None
+
+    def delta(self, weight: Tensor) -> Tensor:
+        """The increment dW of a base weight, in its stored shape."""
         thin = self.bottleneck()
         assert thin is not None, "a method without a bottleneck defines delta"
         with full_precision(thin.up):
@@ -151,7 +164,7 @@ class Adapter(nn.Module):
     def weight(self, weight: Tensor) -> Tensor:
         """The adapted weight, in the stored shape: what merging writes."""
         wide = torch.promote_types(weight.dtype, torch.float32)
-        adapted = weight.to(wide) + self.delta().to(wide)
+        adapted = weight.to(wide) + self.delta(weight).to(wide)
         gain = self.gain(weight)
         if gain is not None:
             axes = [1] * weight.ndim

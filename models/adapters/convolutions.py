@@ -1,13 +1,17 @@
 """Adapted convolutions of one to three axes, transposed or not."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.adapters.adapted import AdaptedLayer
+from models.adapters.compute.batched import Route, batched_linear
 from models.adapters.compute.convolution import Geometry, adapted_conv
 from models.adapters.compute.linear import cast, compute_dtype
+from models.adapters.compute.multiplied import multiplied
+from models.adapters.selection import Partition
 
 ConvNd = nn.modules.conv._ConvNd
 ConvTransposeNd = nn.modules.conv._ConvTransposeNd
@@ -22,6 +26,26 @@ class AdaptedConv(AdaptedLayer):
             return plain
         return self._adapted(input)
 
+    def route(self) -> Route | None:
+        """A 1x1 convolution is a linear of each position.
+
+        Of single images torch on a CPU convolves with it five times slower.
+        """
+        assert isinstance(self, ConvNd)
+        inside = self.padding in ("same", "valid") or not any(_ints(self.padding))
+        ones = {*self.kernel_size, *self.stride, self.groups} == {1}
+        if self.transposed or not ones or not inside:
+            return None
+        return self.linear_route(lambda weight: weight.flatten(1))
+
+    def batched(
+        self, x: Tensor, rows: int, routes: Sequence[Route], parts: Partition
+    ) -> Tensor:
+        last = x.movedim(1, -1)
+        flat = last.reshape(len(parts.which), -1, x.shape[1])
+        y = batched_linear(flat, routes, parts)
+        return y.view(*last.shape[:-1], y.shape[-1]).movedim(-1, 1)
+
     def _adapted(self, x: Tensor, output_padding: tuple[int, ...] = ()) -> Tensor:
         assert isinstance(self, ConvNd)
         batched = x.ndim == len(self.kernel_size) + 2
@@ -34,14 +58,20 @@ class AdaptedConv(AdaptedLayer):
             output_padding,
             self.groups,
         )
-        increment = self.bottleneck()
+        base, increment = self.base_weight, self.bottleneck()
+        if (factors := self.multiplied()) is not None:
+
+            def product(scaled: Tensor) -> Tensor:
+                return geometry(scaled, base.to(scaled.dtype), None)
+
+            y = multiplied(x, product, self.bias, factors, axis=1)
+            return y if batched else y[0]
         dropped = self.dropped(x)
         if increment is None or self.groups > 1:
             # The dense gradient of a grouped kernel is smaller by the groups.
             y = self._dense(x, dropped, geometry)
         else:
-            base = self.base_weight
-            gain = self.adapter.gain(base)
+            gain = self.gain()
             y = adapted_conv(
                 x, base, self.bias, increment, geometry, gain, dropped=dropped
             )

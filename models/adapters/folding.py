@@ -12,6 +12,7 @@ from models.adapters.attach import AdaptedParameter
 from models.adapters.base import Adapter, AdapterError
 from models.adapters.layers import PLAIN, detach, put
 from models.adapters.reach import unwatch, watch
+from models.adapters.routed import rosters
 from models.adapters.trained import forget, put_back
 
 
@@ -68,17 +69,27 @@ def merge(network: nn.Module) -> Merged:
         The pristine base weights and the adapters, for `unmerge`.
 
     Raises:
-        AdapterError: If a layer was parametrized or sharded since. Nothing is changed
-            then.
+        AdapterError: If a layer was parametrized or sharded since, or the network has a
+            bank of several adapters. Nothing is changed then.
     """
+    for roster in rosters(network):
+        names = list(roster.members)
+        if len(names) > 1:
+            some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            raise AdapterError(
+                f"the network has a bank of {len(names)} adapters ({some}), and a "
+                "weight can take in one; close the bank with that one's name first"
+            )
+        assert roster.close is not None
+        roster.close(*names)
     carriers = _carriers(network)
     bases: dict[str, Folded] = {}
     stored: dict[Adapter, nn.Parameter] = {}
-    names: dict[Adapter, list[str]] = {}
+    called: dict[Adapter, list[str]] = {}
     rounding = 0.0
     for name, layer in carriers.items():
         base, adapter = layer.base_weight, layer.adapter
-        names.setdefault(adapter, []).append(f"{name}.weight")
+        called.setdefault(adapter, []).append(f"{name}.weight")
         if adapter not in stored:
             exact = adapter.weight(base)
             rounded = exact.to(base.dtype)
@@ -91,7 +102,7 @@ def merge(network: nn.Module) -> Merged:
         bases[name] = Folded(
             base, new, new._version, adapter, layer.dropout_p, PLAIN[type(layer)]
         )
-    for tied in names.values():
+    for tied in called.values():
         if len(tied) > 1:
             warnings.warn(
                 f"{' and '.join(tied)} are tied: the adapter was merged into all of "

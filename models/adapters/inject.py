@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from torch import nn
@@ -19,6 +19,8 @@ from models.adapters.base import Adapter, AdapterConfig, AdapterError
 from models.adapters.folding import remove
 from models.adapters.layers import adapted_class
 from models.adapters.reach import watch
+from models.adapters.routed import Routed, rosters
+from models.adapters.selection import narrowed
 from models.adapters.trained import as_before, remember
 
 
@@ -44,8 +46,10 @@ def adapt(network: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
             the options do not fit a layer, or a layer cannot be adapted. The network is
             unchanged then, as after every other exception.
     """
-    if any(True for _ in adapters(network)):
-        raise AdapterError("the network has adapters already; merge them first")
+    if any(True for _ in adapters(network)) or rosters(network):
+        raise AdapterError(
+            "the network has adapters already; merge them, or close its bank, first"
+        )
     targets = config.targets
     if targets is None and not config.parameters:
         targets = getattr(network, "adapter_targets", None)
@@ -198,7 +202,10 @@ def disabled(network: nn.Module) -> Iterator[None]:
     try:
         for adapter, _ in before:
             adapter.enabled = False
-        with as_before(network):
+        with ExitStack() as stack:
+            stack.enter_context(as_before(network))
+            for roster in rosters(network):
+                stack.enter_context(narrowed(roster, None))
             yield
     finally:
         for adapter, enabled in before:
@@ -209,7 +216,9 @@ def adapted_layers(network: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
     """Names and layers that carry an adapter; of tied layers the first."""
     seen: set[Adapter] = set()
     for name, module in network.named_modules():
-        if isinstance(module, AdaptedLayer) and module.adapter not in seen:
+        if not isinstance(module, AdaptedLayer) or isinstance(module, Routed):
+            continue
+        if module.adapter not in seen:
             seen.add(module.adapter)
             yield name, module
 

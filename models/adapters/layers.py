@@ -5,7 +5,7 @@
 identity stay what they were.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from models.adapters.adapted import AdaptedLayer as AdaptedLayer
 from models.adapters.base import Adapter, AdapterError, WeightShape, full_precision
+from models.adapters.compute.batched import Route, batched_linear
 from models.adapters.compute.linear import adapted_linear
+from models.adapters.compute.multiplied import multiplied
 from models.adapters.convolutions import (
     AdaptedConv1d,
     AdaptedConv2d,
@@ -24,6 +26,7 @@ from models.adapters.convolutions import (
     ConvNd,
     ConvTransposeNd,
 )
+from models.adapters.selection import Partition
 
 
 class AdaptedMatrix(AdaptedLayer):
@@ -36,13 +39,31 @@ class AdaptedMatrix(AdaptedLayer):
         base, increment = self.base_weight, self.bottleneck()
         stored_in_out = not isinstance(self, nn.Linear)
         bias = cast("Tensor | None", self.bias)
+        if (factors := self.multiplied()) is not None:
+            turned = base.mT if stored_in_out else base
+
+            def product(x: Tensor) -> Tensor:
+                return F.linear(x, turned.to(x.dtype))
+
+            return multiplied(input, product, bias, factors, axis=-1)
         if increment is None:
             weight = self.adapter.weight(base).to(input.dtype)
             return F.linear(input, weight.mT if stored_in_out else weight, bias)
-        gain = self.adapter.gain(base)
+        gain = self.gain()
         weight = base.mT if stored_in_out else base
         dropped = self.dropped(input)
         return adapted_linear(input, weight, bias, increment, gain, dropped=dropped)
+
+    def route(self) -> Route:
+        stored_in_out = not isinstance(self, nn.Linear)
+        return self.linear_route(lambda w: w.mT if stored_in_out else w)
+
+    def batched(
+        self, x: Tensor, rows: int, routes: Sequence[Route], parts: Partition
+    ) -> Tensor:
+        flat = x.reshape(len(parts.which), -1, x.shape[-1])
+        y = batched_linear(flat, routes, parts)
+        return y.view(*x.shape[:-1], y.shape[-1])
 
 
 class AdaptedLinear(AdaptedMatrix, nn.Linear):
@@ -65,7 +86,7 @@ class AdaptedEmbedding(AdaptedLayer, nn.Embedding):
             dropped = self.dropped(thin)
             thin = thin if dropped is None else dropped
             rows = plain + F.linear(thin, increment.scale * increment.up)
-            gain = self.adapter.gain(base)
+            gain = self.gain()
             rows = (rows if gain is None else rows * gain).to(base.dtype)
         kept = self.adapter.shape.kept_row
         return rows if kept is None else plain.where((input == kept)[..., None], rows)

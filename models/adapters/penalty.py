@@ -1,9 +1,11 @@
 """The orthogonality penalty, in a few batched products for a whole network."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
-from models.adapters.base import AdapterConfig
+from models.adapters.base import Adapter, AdapterConfig
 from models.adapters.inject import adapters
 from models.adapters.methods.low_rank import LowRankConfig
 
@@ -16,12 +18,17 @@ def orthogonality(network: nn.Module, config: AdapterConfig) -> Tensor | None:
     gradient of size 1 at the optimum. Factors of one shape are stacked, so the cost
     is a few batched products however many layers there are.
     """
+    return penalty((adapter for _, adapter in adapters(network)), config)
+
+
+def penalty(acting: Iterable[Adapter], config: AdapterConfig) -> Tensor | None:
+    """The same for some adapters of one configuration."""
     if not isinstance(config, LowRankConfig) or config.orthogonal == "none":
         return None
     mode, weight = config.orthogonal, config.orthogonal_weight
     groups: dict[torch.Size, list[Tensor]] = {}
     layers = 0
-    for _, adapter in adapters(network):
+    for adapter in acting:
         layers += 1
         for factor in adapter.orthogonal_factors(mode):
             # More columns than rows can never be orthonormal.

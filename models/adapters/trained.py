@@ -12,6 +12,8 @@ from torch.distributed.tensor import DTensor
 
 from models.adapters.attach import tensors_of
 from models.adapters.base import Adapter, AdapterError
+from models.adapters.routed import unroute
+from models.adapters.selection import Member
 
 BEFORE = "values_before_training"
 """Attribute of a module trained in full: its own tensors' names and base values."""
@@ -23,6 +25,28 @@ def remember(module: nn.Module) -> None:
         own = {name: value.detach().clone() for name, value in tensors_of(part)}
         if own:
             setattr(part, BEFORE, own)
+
+
+def settle(network: nn.Module, member: Member | None) -> None:
+    """Leave a network under a bank as `adapt` would with one of its adapters, in place.
+
+    Args:
+        network: Its modules become plain or adapted ones again.
+        member: Whose adapters and tensors it has then; None for the base.
+    """
+    for module, own in unroute(network, member):
+        assert member is not None
+        base = {n: t.detach() for n, t in tensors_of(module) if n in own}
+        setattr(module, BEFORE, base)
+        for attribute, name in own.items():
+            tensor = member.tensor(name)
+            if isinstance(tensor, nn.Parameter):
+                tensor.requires_grad_(name in member.trained)
+                module._parameters[attribute] = tensor
+            else:
+                module._buffers[attribute] = tensor
+    for adapter in () if member is None else member.children():
+        adapter.requires_grad_(True)
 
 
 def forget(network: nn.Module) -> dict[nn.Module, dict[str, Tensor]]:

@@ -6,10 +6,12 @@ since a command line wants the names alone.
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.artefacts.form import Form
+    from models.artefacts.depth_adapter import DepthAdapter
+    from models.artefacts.form import Asked, Form
 
 FORMS: dict[str, str] = {
     "depth-anything": "models.artefacts.merged",
@@ -18,6 +20,13 @@ FORMS: dict[str, str] = {
     "adapter": "models.artefacts.adapter_folder",
     "peft": "models.artefacts.peft.form",
 }
+
+
+def open_adapter(source: str | Path, asked: "Asked | None" = None) -> "DepthAdapter":
+    """An adapter apart from its base, for an `AdapterBank`: see `opening.py`."""
+    opening = import_module("models.artefacts.opening")
+    found: DepthAdapter = opening.open_adapter(source, asked)
+    return found
 
 
 def form_named(name: str) -> "Form":

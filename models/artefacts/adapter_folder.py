@@ -1,8 +1,10 @@
 """The adapter folder: `adapter.json` and `adapter.safetensors`, what a base lacks."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from datamodules.files.whole import whole_folder, write_json
 from models.artefacts.checkpoint import restored
@@ -26,7 +28,14 @@ def save_adapter(network: Network, record: DepthRecord, folder: Path) -> None:
         folder: Made if missing. Each file appears whole or not at all.
     """
     state = network.state_dict()
-    tensors = {name: state[name] for name in record.saved_names(network)}
+    names = record.saved_names(network)
+    write_adapter({name: state[name] for name in names}, record, folder)
+
+
+def write_adapter(
+    tensors: Mapping[str, Tensor], record: DepthRecord, folder: Path
+) -> None:
+    """The same of an adapter whose network is not at hand."""
     description = {"torch": torch.__version__, **record.to_dict()}
     with whole_folder(folder) as new:
         save_tensors(new / TENSORS_FILE, tensors)
@@ -37,8 +46,17 @@ def load_adapter(folder: Path) -> tuple[Network, DepthRecord]:
     """A trained network, adapters in place, from an adapter folder and its base.
 
     Raises:
-        CheckpointError: If a file is missing or damaged, of a newer format, or does
-            not fit the base.
+        CheckpointError: As `read_adapter`, or if it does not fit the base.
+    """
+    record, tensors = read_adapter(folder)
+    return restored(record, tensors, folder), record
+
+
+def read_adapter(folder: Path) -> tuple[DepthRecord, dict[str, Tensor]]:
+    """Record and tensors of an adapter folder.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, or of a newer format.
     """
     description = read_json(folder / DESCRIPTION_FILE, CheckpointError)
     check_version(description, str(folder))
@@ -49,7 +67,7 @@ def load_adapter(folder: Path) -> tuple[Network, DepthRecord]:
         raise CheckpointError(
             f"{folder / DESCRIPTION_FILE} has no {error}; save the adapter again"
         ) from None
-    return restored(record, tensors, folder), record
+    return record, tensors
 
 
 class AdapterFolder(Form):

@@ -1,12 +1,9 @@
 """Where training began: which base weights, and how they are known again."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import nn
-
+from models.adapters.opened import fingerprint as fingerprint
 from models.artefacts.published.identity import identify
 from models.artefacts.published.sources import commit_of, locate
 from models.artefacts.published.weights import load_weights
@@ -61,16 +58,3 @@ class Base:
         if self.weights is None or self.part == "encoder":
             return "none"
         return identify(locate(self.weights)).kind or "relative"
-
-
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of a module's state dict.
-
-    Equal for equal weights in whatever file they came.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        flat = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
-        digest.update(flat.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -4,10 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.artefacts import FORMS, form_named
-from models.artefacts.checkpoint import load_checkpoint
+from models.artefacts.adapter_folder import FORM as FOLDER
+from models.artefacts.adapter_folder import read_adapter
+from models.artefacts.checkpoint import load_checkpoint, read_checkpoint
+from models.artefacts.depth_adapter import DepthAdapter
 from models.artefacts.files import KEY, read_torch
 from models.artefacts.form import Asked, Opened
 from models.artefacts.merged import FORM as MERGED
+from models.artefacts.peft.form import FORM as PEFT
 from models.artefacts.published.sources import locate
 from models.errors import CheckpointError
 
@@ -35,6 +39,32 @@ def open_model(source: str, asked: Asked | None = None) -> Opened:
     forms = [form_named(name) for name in FORMS]
     own = next((f for f in forms if f is not MERGED and f.recognises(path)), MERGED)
     return replace(own.open(path, asked), source=source)
+
+
+def open_adapter(source: str | Path, asked: Asked | None = None) -> DepthAdapter:
+    """An adapter apart from its base, for an `AdapterBank`.
+
+    Args:
+        source: A `.ckpt`, an adapter folder or a PEFT folder, or a Hub id of one.
+        asked: The base of a PEFT folder that does not say it.
+
+    Raises:
+        UserError: If it is no adapter, or damaged.
+    """
+    path = Path(source).expanduser()
+    if path.suffix != ".ckpt":
+        path = locate(str(source))
+    if path.suffix == ".ckpt":
+        return DepthAdapter.of(*read_checkpoint(path), str(source))
+    if FOLDER.recognises(path):
+        return DepthAdapter.of(*read_adapter(path), str(source))
+    if PEFT.recognises(path):
+        found = PEFT.open_adapter(path, asked or Asked())
+        return replace(found, source=str(source))
+    raise CheckpointError(
+        f"{source} is no adapter; give a checkpoint (.ckpt), an adapter folder or a "
+        "PEFT folder"
+    )
 
 
 def _is_ours(path: Path) -> bool:

@@ -211,7 +211,8 @@ def test_increments__of_a_known_change(tiny):
     with torch.no_grad():
         adapter.up.zero_()[:2] = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
     found = increments(tiny, before)
-    delta = adapter.delta().detach()
+    layer = tiny.pretrained.blocks[0].attn.proj
+    delta = adapter.delta(layer.base_weight).detach()
     whole = [
         w for n, w in before.items() if n.endswith(("qkv.weight", "attn.proj.weight"))
     ]

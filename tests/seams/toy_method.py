@@ -13,19 +13,18 @@ class OutputScale(AdapterConfig):
     """W' = (1 + g) * W, row by row."""
 
     def build(self, shape: WeightShape, weight: Tensor) -> "OutputScaleAdapter":
-        return OutputScaleAdapter(shape, weight)
+        return OutputScaleAdapter(shape)
 
     def count(self, shape: WeightShape) -> int:
         return shape.out_full
 
 
 class OutputScaleAdapter(Adapter):
-    def __init__(self, shape: WeightShape, weight: Tensor) -> None:
+    def __init__(self, shape: WeightShape) -> None:
         super().__init__(shape)
         self.factor = nn.Parameter(torch.zeros(shape.out_full))
-        self.register_buffer("base", weight.detach().clone(), persistent=False)
 
-    def delta(self) -> Tensor:
-        axes = [1] * self.base.ndim
+    def delta(self, weight: Tensor) -> Tensor:
+        axes = [1] * weight.ndim
         axes[self.shape.out_axis] = -1
-        return self.base * self.factor.view(axes)
+        return weight * self.factor.view(axes)

@@ -21,7 +21,7 @@ operation; the factors' gradients come from r-channel products. It costs
 passes over the output (reference: RunLoRA, Cherniuk et al. 2023, forward 2 with
 backward 5). Hybrid rounds W + dW to the compute dtype, which would lose most of a small
 increment in bfloat16, so it is taken in true float32 only and where there are enough
-rows to pay for two passes over the weight.
+rows to pay for the passes over the weight.
 """
 
 from typing import Any, Literal
@@ -67,8 +67,8 @@ def adapted_linear(
         return y if bias is None else y + bias.to(dtype)
     rows, (out, into) = x.numel() // max(x.shape[-1], 1), weight.shape
     if path == "auto":
-        pays = rows * (out + into) > 2 * out * into
-        path = "hybrid" if pays and keeps_increment(x) else "factored"
+        pays = hybrid_pays(rows, weight) and keeps_increment(x)
+        path = "hybrid" if pays else "factored"
     flat: Tensor = _Linear.apply(
         x.reshape(-1, into), weight, bias, down, up, gain, path == "hybrid"
     )
@@ -94,8 +94,8 @@ class _Linear(torch.autograd.Function):
         if hybrid:
             y = F.linear(x, torch.addmm(w, up, down), first)
         else:
-            thin = _thin(x, down)
-            y = _add_product(F.linear(x, w, first), thin, up.mT)
+            thin = thin_product(x, down)
+            y = add_product(F.linear(x, w, first), thin, up.mT)
         product = y if ctx.needs_input_grad[5] else None
         if gain is not None:
             y = scale_and_shift(y, gain, bias_)
@@ -108,7 +108,7 @@ class _Linear(torch.autograd.Function):
         x, weight, down, up, gain, thin, product = ctx.saved_tensors
         to_x, _, to_bias, to_down, to_up, to_gain, _ = ctx.needs_input_grad
         scaled_up = up if gain is None else up * gain[:, None]
-        grad_thin = _thin(grad, scaled_up.mT)
+        grad_thin = thin_product(grad, scaled_up.mT)
 
         grad_x = None
         if to_x:
@@ -125,7 +125,7 @@ class _Linear(torch.autograd.Function):
         if to_up:
             if thin is None or again:
                 # A second derivative must see what thin depends on.
-                thin = _thin(x, down)
+                thin = thin_product(x, down)
             grad_up = (thin.mT @ grad).mT
             if gain is not None:
                 grad_up = grad_up * gain[:, None]
@@ -139,7 +139,7 @@ class _Linear(torch.autograd.Function):
         return grad_x, None, grad_bias, grad_down, grad_up, grad_gain, None
 
 
-def _thin(x: Tensor, down: Tensor) -> Tensor:
+def thin_product(x: Tensor, down: Tensor) -> Tensor:
     """x (N, i) times down (r, i) transposed, (N, r).
 
     As (down x^T)^T; the factors' gradients likewise start from the few rows of r. Then
@@ -158,7 +158,17 @@ def gain_gradient(grad: Tensor, product: Tensor) -> Tensor:
     return (grad * product).sum([0, *range(2, grad.ndim)], dtype=wide)
 
 
-def _add_product(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def hybrid_pays(rows: int, weight: Tensor) -> bool:
+    """Whether passes over W (out, in) are fewer than those over the rows.
+
+    Forming W + dW takes one over W, and a second one in backward; the thin term takes
+    one over the rows' inputs and outputs.
+    """
+    passes = 2 if torch.is_grad_enabled() else 1
+    return rows * sum(weight.shape) > passes * weight.numel()
+
+
+def add_product(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """y + a b, in place outside a compiled graph.
 
     Compilers find such places themselves, and dynamo of torch 2.11 loses a write into

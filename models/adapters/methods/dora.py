@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.adapters.base import AdapterError, WeightShape, full_precision
 from models.adapters.methods.lora import LoRA, LoRAAdapter
+from models.adapters.methods.low_rank import check_rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class DoRA(LoRA):
         return True
 
     def build(self, shape: WeightShape, weight: Tensor) -> "DoRAAdapter":
-        self.check_rank(shape)
+        check_rank(self.rank, shape)
         if shape.groups > 1 and shape.out_axis == 1:
             raise AdapterError(
                 "DoRA's norm per output is not defined on the stored shape of a "

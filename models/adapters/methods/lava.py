@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from models.adapters.base import Adapter, Bottleneck, Orthogonal, WeightShape
 from models.adapters.methods.low_rank import (
     LowRankConfig,
+    check_rank,
     orthonormal_columns,
     regularised,
 )
@@ -28,7 +29,7 @@ class Lava(LowRankConfig):
     orthogonal: Orthogonal = "both"
 
     def build(self, shape: WeightShape, weight: Tensor) -> "LavaAdapter":
-        self.check_rank(shape)
+        check_rank(self.rank, shape)
         return LavaAdapter(shape, self.rank, self.scale)
 
     def count(self, shape: WeightShape) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.adapters.base import Adapter, Bottleneck, Orthogonal, WeightShape
-from models.adapters.methods.low_rank import LowRankConfig, regularised
+from models.adapters.methods.low_rank import LowRankConfig, check_rank, regularised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class LoRA(LowRankConfig):
         return alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
 
     def build(self, shape: WeightShape, weight: Tensor) -> "LoRAAdapter":
-        self.check_rank(shape)
+        check_rank(self.rank, shape)
         return LoRAAdapter(shape, self.rank, self.scale)
 
     def count(self, shape: WeightShape) -> int:

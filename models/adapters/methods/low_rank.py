@@ -82,8 +82,8 @@ class LowRankConfig(AdapterConfig):
         return self.dropout
 
     def for_layer(self, name: str) -> Self:
-        rank = _first_match(self.rank_pattern, name)
-        alpha = _first_match(self.alpha_pattern, name)
+        rank = first_match(self.rank_pattern, name)
+        alpha = first_match(self.alpha_pattern, name)
         return replace(
             self,
             rank=self.rank if rank is None else rank,
@@ -98,14 +98,15 @@ class LowRankConfig(AdapterConfig):
     def chunks_of(self, name: str) -> Chunks:
         return self.qkv if name.rsplit(".", 1)[-1] == "qkv" else "qkv"
 
-    def check_rank(self, shape: WeightShape) -> None:
-        """Refuse a rank that the weight cannot have."""
-        if self.rank > shape.max_rank:
-            raise AdapterError(
-                f"rank {self.rank} is larger than {shape.max_rank}, the full rank of "
-                f"a weight {tuple(shape.stored)}; lower the rank, give this layer its "
-                "own through rank_pattern, or leave it out of targets"
-            )
+
+def check_rank(rank: int, shape: WeightShape) -> None:
+    """Refuse a rank that the weight cannot have."""
+    if rank > shape.max_rank:
+        raise AdapterError(
+            f"rank {rank} is larger than {shape.max_rank}, the full rank of "
+            f"a weight {tuple(shape.stored)}; lower the rank, give this layer its "
+            "own through rank_pattern, or leave it out of targets"
+        )
 
 
 def regularised(
@@ -144,7 +145,8 @@ def orthonormal_columns(rows: int, cols: int) -> Tensor:
     return basis
 
 
-def _first_match(patterns: Mapping[str, N], name: str) -> N | None:
+def first_match(patterns: Mapping[str, N], name: str) -> N | None:
+    """The value of the first pattern that a name matches."""
     return next(
         (v for pattern, v in patterns.items() if re.search(pattern, name)), None
     )

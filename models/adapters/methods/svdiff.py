@@ -74,7 +74,7 @@ class SVDiffAdapter(Adapter):
         for name, value in zip(names, parts, strict=True):
             self.get_buffer(name).copy_(value)
 
-    def delta(self) -> Tensor:
+    def delta(self, weight: Tensor) -> Tensor:
         change = torch.relu(self.sigma + self.shift) - self.sigma
         # relu(sigma) - sigma is exactly 0: singular values are never negative.
         with full_precision(change):

@@ -14,7 +14,7 @@ from models.adapters.base import (
     full_precision,
     whole,
 )
-from models.adapters.methods.low_rank import LowRankConfig, regularised
+from models.adapters.methods.low_rank import LowRankConfig, check_rank, regularised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Tucker(LowRankConfig):
         return (*outer, *(min(self.kernel_rank, size) for size in shape.kernel))
 
     def build(self, shape: WeightShape, weight: Tensor) -> "TuckerAdapter":
-        self.check_rank(shape)
+        check_rank(self.rank, shape)
         return TuckerAdapter(shape, self.ranks(shape), self.scale)
 
     def count(self, shape: WeightShape) -> int:

@@ -1,10 +1,13 @@
 """PEFT as a form to hand on: written for others, and opened again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from models.adapters import AdapterError
-from models.artefacts.base import Base
+from models.adapters.state import adapter_names
+from models.artefacts.base import Base, fingerprint
+from models.artefacts.depth_adapter import DepthAdapter
 from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY, read_json, read_tensors
 from models.artefacts.form import Asked, ExportOptions, Form, Opened
@@ -33,16 +36,33 @@ class Peft(Form):
         return (path / CONFIG_FILE).is_file()
 
     def open(self, path: Path, asked: Asked) -> Opened:
+        network, record = self._network(path, asked)
+        load_peft(network, path)
+        size = None if record is None else record.image_size
+        return Opened(network, record, size, str(path))
+
+    def open_adapter(self, path: Path, asked: Asked) -> DepthAdapter:
+        """The adapter apart from its base, which has to be read to know its layers."""
+        network, record = self._network(path, asked)
+        sha256 = fingerprint(network)
+        config = load_peft(network, path)
+        state = network.state_dict()
+        tensors = {name: state[name] for name in adapter_names(network)}
+        if record is not None:
+            record = replace(record, adapter=config)
+        return DepthAdapter(config, tensors, sha256, record=record)
+
+    def _network(
+        self, path: Path, asked: Asked
+    ) -> tuple[DepthNetwork, DepthRecord | None]:
+        """The plain network that an adapter is for, and its record."""
         notes = read_tensors(path / WEIGHTS_FILE, AdapterError)[1]
         if KEY in notes and asked.base is None:
             record = DepthRecord.from_dict(json.loads(notes[KEY]))
             network = record.load_base()
             assert isinstance(network, DepthNetwork)
-            load_peft(network, path)
-            return Opened(network, record, record.image_size, str(path))
-        network = _base(path, notes.get(SPEC), asked.base)
-        load_peft(network, path)
-        return Opened(network, None, None, str(path))
+            return network, record
+        return _base(path, notes.get(SPEC), asked.base), None
 
     def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
         record, network = opened.record, opened.adapted

@@ -3,11 +3,18 @@
 import torch
 from torch import nn
 
-from models.adapters import TrainFully, adapters
+from models.adapters import FastLoRA, SVDiff, TrainFully, adapters
 from models.adapters.methods import METHODS
 
 INCREMENTS = [method for method in METHODS.values() if method is not TrainFully]
 """Every method that changes a weight: properties hold for each."""
+
+
+def ranked(method, rank=2, **low_rank):
+    """Options that a method has: a rank, and what the additive low-rank ones share."""
+    if method is SVDiff:
+        return {}
+    return {"rank": rank} | ({} if method is FastLoRA else low_rank)
 
 
 def perturb(network, scale=0.3):

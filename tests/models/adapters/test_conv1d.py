@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from models.adapters import DoRA, Lava, LoRA, SVDiff, Tucker, adapt, merge, unmerge
 from models.adapters.layers import shape_of
-from tests.models.adapters.networks import perturb
+from tests.models.adapters.networks import perturb, ranked
 
 
 @pytest.mark.parametrize("method", [Lava, LoRA, DoRA, Tucker, SVDiff])
@@ -22,7 +22,7 @@ def test_conv1d__equals_the_linear_with_its_weight_turned(method):
         linear[0].bias.copy_(ours[0].bias.normal_())
     x, base = torch.randn(2, 5, 8).double(), ours[0].weight
     before = ours(x)
-    rank = {} if method is SVDiff else {"rank": 3}
+    rank = ranked(method, 3)
     config = method(targets=["0"], train_fully=[], **rank)
     for network in (ours, linear):
         torch.manual_seed(0)

@@ -13,13 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from models.adapters import (
     AdapterError,
     Lava,
-    SVDiff,
     adapt,
     merge,
     orthogonality,
 )
 from tests.conftest import lacks
-from tests.models.adapters.networks import INCREMENTS
+from tests.models.adapters.networks import INCREMENTS, ranked
 
 METHODS = INCREMENTS
 
@@ -32,7 +31,7 @@ def network(method):
         nn.Linear(64, 16),
         nn.Linear(16, 4),
     )
-    given = {} if method is SVDiff else {"rank": 4, "orthogonal": "both"}
+    given = ranked(method, 4, orthogonal="both")
     config = method(targets=["."], train_fully=[], **given)
     adapt(net, config)
     with torch.no_grad():

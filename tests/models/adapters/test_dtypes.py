@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.adapters import SVDiff, adapt, merge
-from tests.models.adapters.networks import INCREMENTS, perturb
+from models.adapters import adapt, merge
+from tests.models.adapters.networks import INCREMENTS, perturb, ranked
 
 METHODS = INCREMENTS
 LAYERS = {
@@ -26,7 +26,7 @@ def example(kind, size, dtype=torch.float32):
 
 
 def adapted(layer, method, **given):
-    rank = {} if method is SVDiff else {"rank": 2, **given}
+    rank = ranked(method, **given)
     network = nn.Sequential(layer)
     adapt(network, method(targets=["0"], train_fully=[], **rank))
     perturb(network, 0.1)
@@ -72,7 +72,7 @@ def test_embedding__padding_row_never_moves(method):
     with torch.no_grad():
         network[0].weight[2] = torch.randn(6)  # torch starts it at 0, which hides much
     row = network[0].weight[2].detach().clone()
-    rank = {} if method is SVDiff else {"rank": 2}
+    rank = ranked(method)
     adapt(network, method(targets=["0"], train_fully=[], **rank))
     trained = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(trained, 0.5)

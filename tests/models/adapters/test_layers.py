@@ -18,7 +18,7 @@ from models.adapters import (
     unmerge,
 )
 from models.adapters.layers import PLAIN, shape_of
-from tests.models.adapters.networks import INCREMENTS, perturb
+from tests.models.adapters.networks import INCREMENTS, perturb, ranked
 
 METHODS = INCREMENTS
 
@@ -103,9 +103,7 @@ def expressible(method, layer) -> bool:
 
 def options(method, shape, rank, alpha):
     given = {"targets": ["0"], "train_fully": []}
-    if method is not SVDiff:
-        given |= {"rank": min(rank, shape.max_rank), "alpha": alpha}
-    return given
+    return given | ranked(method, min(rank, shape.max_rank), alpha=alpha)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

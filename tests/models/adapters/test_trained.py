@@ -11,7 +11,6 @@ from torch import nn
 from models.adapters import (
     AdapterError,
     Lava,
-    SVDiff,
     adapt,
     adapters,
     disabled,
@@ -21,7 +20,7 @@ from models.adapters import (
     weighted,
 )
 from models.adapters.state import adapter_names, load_tensors
-from tests.models.adapters.networks import INCREMENTS, perturb
+from tests.models.adapters.networks import INCREMENTS, perturb, ranked
 
 METHODS = INCREMENTS
 
@@ -72,7 +71,7 @@ def test_saved__comes_back_on_a_fresh_base_exactly(method, targets, whole):
     shared = {r"adapter\.out", "again"}
     if targets & shared:
         whole = whole - shared
-    rank = {} if method is SVDiff else {"rank": 2}
+    rank = ranked(method)
     config = method(
         targets=[f"^{name}$" for name in targets],
         train_fully=[f"^{name}$" for name in whole - targets],
@@ -196,7 +195,7 @@ class Tied(nn.Module):
 def test_tied__one_adapter_that_merging_leaves_tied(targets, padding, method):
     network, ids = Tied(padding), torch.arange(9)
     before, row = network(ids), network.embed.weight[0].detach().clone()
-    rank = {} if method is SVDiff else {"rank": 2}
+    rank = ranked(method)
     with pytest.warns(UserWarning, match=r"^embed\.weight and head\.weight are tied"):
         names = adapt(network, method(targets=targets, train_fully=[], **rank))
     assert names == ("embed",)

@@ -7,13 +7,12 @@ from torch.nn import functional as F
 
 from models.adapters import (
     LoRA,
-    SVDiff,
     adapt,
     disabled,
     merge,
     unreached,
 )
-from tests.models.adapters.networks import INCREMENTS, perturb
+from tests.models.adapters.networks import INCREMENTS, perturb, ranked
 
 METHODS = INCREMENTS
 
@@ -37,7 +36,7 @@ class ScaledLinear(nn.Linear):
 
 
 def config(method, **given):
-    rank = {} if method is SVDiff else {"rank": 2}
+    rank = ranked(method)
     return method(train_fully=[], **rank, **given)
 
 

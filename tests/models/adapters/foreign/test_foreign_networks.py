@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from models.adapters import (
-    SVDiff,
     adapt,
     adapted_layers,
     is_never_trained,
@@ -20,7 +19,7 @@ from models.adapters import (
 )
 from models.adapters.state import adapter_names, load_tensors
 from tests.models.adapters.foreign.foreign_networks import NETWORKS
-from tests.models.adapters.networks import INCREMENTS, perturb
+from tests.models.adapters.networks import INCREMENTS, perturb, ranked
 
 METHODS = INCREMENTS
 TIED = tuple(f"transformers {name}" for name in ("Qwen2", "GPT-2", "BERT", "Mamba"))
@@ -60,7 +59,7 @@ def test_adapt__contract_holds_on_foreign_networks(name, method):
     before = foreign.output(network).detach()
     state = {key: value.clone() for key, value in network.state_dict().items()}
     names = targets(network)
-    given = {} if method is SVDiff else {"rank": 1}
+    given = ranked(method, 1)
     config = method(targets=[f"^({'|'.join(names)})$"], train_fully=[], **given)
 
     adapted = adapt(network, config)

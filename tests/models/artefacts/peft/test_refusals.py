@@ -11,6 +11,7 @@ from torch import nn
 from datamodules.errors import DataError
 from models.adapters import (
     AdapterError,
+    FastLoRA,
     Lava,
     LoRA,
     SVDiff,
@@ -53,6 +54,10 @@ def put(network, layer):
         (
             lambda n: (SVDiff, [QKV]),
             r"blocks\.0\.attn\.qkv has an increment of SVDiff",
+        ),
+        (
+            lambda n: (FastLoRA, [QKV]),
+            "has an increment of FastLoRA, which is not low-rank as PEFT's is",
         ),
         (
             lambda n: (LoRA, [r"resize_layers\.0$"]),
