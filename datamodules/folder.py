@@ -11,11 +11,11 @@ from datamodules.base import DepthDataModule
 from datamodules.batch import Frames
 from datamodules.errors import DataError
 from datamodules.files.cameras import OneCamera
-from datamodules.files.depth_files import Unknown
-from datamodules.files.image_headers import Exif
+from datamodules.files.depths.reading import Unknown
+from datamodules.files.images.headers import Exif
+from datamodules.files.lists.tables import read_table
+from datamodules.files.lists.trees import find_in_tree
 from datamodules.files.pairs import DepthResize, PairFrames, Pairs
-from datamodules.files.tables import read_table
-from datamodules.files.trees import find_in_tree
 from datamodules.loading import OnError
 from datamodules.protocols import Protocol, full
 from datamodules.sizes import Shrink

@@ -7,7 +7,12 @@ from datamodules.base import DepthDataModule, Split
 from datamodules.batch import Frames
 from datamodules.errors import DataError
 from datamodules.files.cameras import KittiCameras
-from datamodules.files.lists import PROBED, PrefixProbe, choose_root, read_list
+from datamodules.files.lists.field_lists import (
+    PROBED,
+    PrefixProbe,
+    choose_root,
+    read_list,
+)
 from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import OnError
 from datamodules.protocols import KITTI, KittiProtocol, Protocol

@@ -11,7 +11,7 @@ from datamodules.batch import Frames
 from datamodules.errors import DataError
 from datamodules.files.download import fetch
 from datamodules.files.hdf5 import H5Frames, MatFrames, read_split
-from datamodules.files.lists import choose_root, read_list
+from datamodules.files.lists.field_lists import choose_root, read_list
 from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import OnError
 from datamodules.protocols import NYU_EIGEN, Protocol, WindowName

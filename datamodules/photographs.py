@@ -13,10 +13,10 @@ from torch.utils.data import Dataset, Sampler
 
 from datamodules.batch import ImageInput
 from datamodules.errors import DataError
-from datamodules.files.image_files import read_image
-from datamodules.files.image_headers import Exif, read_header
+from datamodules.files.images.decoding import read_image
+from datamodules.files.images.headers import Exif, read_header
+from datamodules.files.images.videos import VideoReader
 from datamodules.files.pictures import Picture
-from datamodules.files.videos import VideoReader
 from datamodules.transforms import normalise, resize_image
 
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)

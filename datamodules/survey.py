@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from datamodules.batch import Frames
 from datamodules.errors import DataError
-from datamodules.files.units import is_likely, likely_unit
+from datamodules.files.depths.units import is_likely, likely_unit
 
 SAMPLED_PX = 4096
 """Known depths that are kept of one frame, evenly spread."""

@@ -5,8 +5,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal, get_args
 
 from datamodules.errors import DataError
-from datamodules.files.depth_writers import PIXELS_MAX, Colormap, png_scale
-from datamodules.files.image_headers import Exif
+from datamodules.files.depths.writing import PIXELS_MAX, Colormap, png_scale
+from datamodules.files.images.headers import Exif
 from datamodules.sizes import DEFAULT_BOUND, InputSize, Shrink, check_image_size
 from models.errors import ExportError
 from models.networks.presets import NetworkSpec

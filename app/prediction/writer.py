@@ -21,7 +21,7 @@ from app.prediction.options import Format
 from app.prediction.pixel_budget import PixelBudget
 from app.prediction.predictor import PhotographBatch, at_size
 from datamodules.errors import DataError
-from datamodules.files.depth_writers import (
+from datamodules.files.depths.writing import (
     Colormap,
     write_colour,
     write_exr,

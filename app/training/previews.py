@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.training.folder import RunCallback
 from datamodules.batch import DepthBatch, ImageInput
-from datamodules.files.depth_writers import colour
+from datamodules.files.depths.writing import colour
 from datamodules.files.whole import write_bytes
 from datamodules.transforms import resize_image
 

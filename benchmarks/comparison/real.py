@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.comparison.tasks import real_task, save_frames
 from datamodules.batch import Frames
-from datamodules.files.depth_files import Unknown
+from datamodules.files.depths.reading import Unknown
 from datamodules.files.pairs import Pair, PairFrames
 from datamodules.folder import find_pairs
 from datamodules.transforms import resize_image

@@ -12,7 +12,7 @@ from scipy.io.matlab import MatReadError
 
 from datamodules.batch import Frame, Frames
 from datamodules.errors import DataError
-from datamodules.files.depth_files import metres
+from datamodules.files.depths.reading import metres
 from datamodules.sizes import Size
 
 DepthKey = Literal["rawDepths", "depths"]

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from datamodules.batch import Frame, Frames
 from datamodules.errors import DataError
 from datamodules.files.cameras import OneCamera, pinhole
-from datamodules.files.depth_files import Unknown, read_depth
-from datamodules.files.image_files import decode_image
-from datamodules.files.image_headers import Exif
-from datamodules.files.listing import missing_files
+from datamodules.files.depths.reading import Unknown, read_depth
+from datamodules.files.images.decoding import decode_image
+from datamodules.files.images.headers import Exif
+from datamodules.files.lists.listing import missing_files
 from datamodules.sizes import Size, same_shape
 
 DepthResize = Literal["error", "nearest"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.errors import DataError
-from datamodules.files.image_files import IMAGE_SUFFIXES
-from datamodules.files.picture_lists import read_picture_list
-from datamodules.files.videos import VIDEO_SUFFIXES, probe_video
+from datamodules.files.images.decoding import IMAGE_SUFFIXES
+from datamodules.files.images.videos import VIDEO_SUFFIXES, probe_video
+from datamodules.files.lists.picture_lists import read_picture_list
 
 NAMED_SUFFIXES = (".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k")
 """Pictures that cannot be read, but shall be named where a folder holds them."""

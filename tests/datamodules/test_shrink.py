@@ -12,7 +12,7 @@ from app.prediction.command import main as predict
 from app.training.command import main as train
 from datamodules import FolderDataModule
 from datamodules.errors import DataError
-from datamodules.files.depth_files import read_image
+from datamodules.files.depths.reading import read_image
 from datamodules.transforms import normalise, resize_image
 from models.artefacts.checkpoint import load_checkpoint
 from tests.app.training.test_train import folder_data, write_config

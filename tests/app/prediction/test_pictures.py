@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from app.prediction.command import main
-from datamodules.files.image_files import read_image
+from datamodules.files.images.decoding import read_image
 from datamodules.transforms import normalise, resize_image
 from models.artefacts.merged import save_network
 from tests.conftest import random_tiny

@@ -13,8 +13,8 @@ from PIL import Image
 
 from app.prediction.command import main
 from datamodules import SyntheticDataModule
-from datamodules.files.depth_files import read_depth
-from datamodules.files.image_files import read_image
+from datamodules.files.depths.reading import read_depth
+from datamodules.files.images.decoding import read_image
 from datamodules.transforms import normalise, resize_image
 from models import DepthAnythingModule
 from models.adapters import Lava

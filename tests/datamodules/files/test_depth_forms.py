@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datamodules.errors import DataError
-from datamodules.files.arrays import array_of
-from datamodules.files.depth_files import metres, read_depth
-from datamodules.files.pfm import pfm_of
+from datamodules.files.depths.arrays import array_of
+from datamodules.files.depths.pfm import pfm_of
+from datamodules.files.depths.reading import metres, read_depth
 
 DEPTH = np.array([[0, 1.5, 2.25], [3.0, 4.0, 10.0]], np.float32)
 SPACES = [b" ", b"\n", b"\r\n", b"\t", b"\n# by hand\n", b" \n"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from datamodules.errors import DataError
-from datamodules.files.image_files import read_image
-from datamodules.files.image_headers import MAX_PIXELS, read_header
+from datamodules.files.images.decoding import read_image
+from datamodules.files.images.headers import MAX_PIXELS, read_header
 
 ROWS, COLS = 24, 40  # whole words, so that no byte of a BMP is padding
 PIXELS = np.random.default_rng(0).integers(0, 255, (ROWS, COLS, 3), dtype=np.uint8)

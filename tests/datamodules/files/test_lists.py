@@ -1,7 +1,7 @@
 import pytest
 
 from datamodules.files.hdf5 import read_split
-from datamodules.files.lists import ListLine, read_list
+from datamodules.files.lists.field_lists import ListLine, read_list
 from tests.conftest import REAL_DATA, needs_real_data
 
 SPLITS = REAL_DATA / "splits"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from datamodules.errors import DataError
 from datamodules.files import listing
+from datamodules.files.lists.tables import read_table
 from datamodules.files.pairs import PairFrames
-from datamodules.files.tables import read_table
 
 NAMES = ["a/0.png", "a/1.png", "b c/2, left.png", "ü/3;4|5.png"]
 CODINGS = ["utf-8", "utf-8-sig", "utf-16"]

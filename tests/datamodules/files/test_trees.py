@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.errors import DataError
-from datamodules.files.trees import find_in_tree
-from datamodules.files.tum import APART_S, associated
+from datamodules.files.lists.trees import find_in_tree
+from datamodules.files.lists.tum import APART_S, associated
 from datamodules.folder import find_pairs
 
 

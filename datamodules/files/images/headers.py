@@ -14,9 +14,9 @@ import cv2
 from PIL import Image, UnidentifiedImageError
 
 from datamodules.errors import DataError
-from datamodules.files.containers import NotWholeError
-from datamodules.files.kinds import START, PictureKind, picture_kind, what_it_is
-from datamodules.files.png_tiff import TiffHeader, png_header, tiff_header
+from datamodules.files.images.containers import NotWholeError
+from datamodules.files.images.kinds import START, PictureKind, picture_kind, what_it_is
+from datamodules.files.images.png_tiff import TiffHeader, png_header, tiff_header
 
 Exif = Literal["apply", "ignore"]
 """Whether a picture is turned upright by its EXIF orientation, or taken as stored."""

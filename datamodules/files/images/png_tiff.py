@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from datamodules.files.containers import PNG_SIGNATURE, NotWholeError
+from datamodules.files.images.containers import PNG_SIGNATURE, NotWholeError
 
 _BIG_TIFF = b"+"
 _UNSIGNED, _FLOAT = 1, 3

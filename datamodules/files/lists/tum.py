@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right
 from pathlib import Path
 
 from datamodules.errors import DataError
-from datamodules.files.listing import missing_files
+from datamodules.files.lists.listing import missing_files
 
 DEPTH_SCALE = 5000
 """Stored units per metre of all sequences of the data set."""

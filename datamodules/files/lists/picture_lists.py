@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from datamodules.errors import DataError
-from datamodules.files.image_files import IMAGE_SUFFIXES
-from datamodules.files.videos import VIDEO_SUFFIXES
+from datamodules.files.images.decoding import IMAGE_SUFFIXES
+from datamodules.files.images.videos import VIDEO_SUFFIXES
 
 PROBED = 50
 """So many of the first names are looked for in each folder they may start from."""

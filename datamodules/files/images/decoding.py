@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.errors import DataError
-from datamodules.files.containers import NotWholeError, check_whole
-from datamodules.files.image_headers import (
+from datamodules.files.images.containers import NotWholeError, check_whole
+from datamodules.files.images.headers import (
     Exif,
     ImageHeader,
     header_of,
     kind_of,
     named,
 )
-from datamodules.files.kinds import START
+from datamodules.files.images.kinds import START
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".gif"),

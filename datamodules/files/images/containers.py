@@ -7,7 +7,7 @@ What follows the end marker does not matter: phones append videos, cameras pad.
 
 import re
 
-from datamodules.files.kinds import PictureKind
+from datamodules.files.images.kinds import PictureKind
 
 # In coded data 0xFF is followed by 0, or by a restart marker; anything else ends it.
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])", re.DOTALL)

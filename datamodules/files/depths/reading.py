@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
-from datamodules.files.arrays import array_of
-from datamodules.files.containers import PNG_SIGNATURE, NotWholeError, check_png
-from datamodules.files.exr import read_exr
+from datamodules.files.depths.arrays import array_of
+from datamodules.files.depths.exr import read_exr
+from datamodules.files.depths.pfm import pfm_of
+from datamodules.files.depths.units import PLAUSIBLE_M, likely_unit
+from datamodules.files.images.containers import PNG_SIGNATURE, NotWholeError, check_png
 
 # Whoever reads frames reads both halves of them, and finds both here.
-from datamodules.files.image_files import read_image as read_image
-from datamodules.files.pfm import pfm_of
-from datamodules.files.units import PLAUSIBLE_M, likely_unit
+from datamodules.files.images.decoding import read_image as read_image
 
 DEPTH_SUFFIXES = (".png", ".npy", ".npz", ".pfm", ".exr", ".tif", ".tiff")
 Unknown = Literal["error", "ignore"]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
-from datamodules.files.delimited import Delimited, open_delimited
-from datamodules.files.listing import missing_files
+from datamodules.files.lists.delimited import Delimited, open_delimited
+from datamodules.files.lists.listing import missing_files
 from datamodules.files.pairs import Labels, Pairs
 
 NEEDED = ("image", "depth")

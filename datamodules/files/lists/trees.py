@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
-from datamodules.files import tum
 from datamodules.files.cameras import read_camera_file
-from datamodules.files.depth_files import DEPTH_SUFFIXES
-from datamodules.files.image_files import IMAGE_SUFFIXES
-from datamodules.files.listing import files_below, folders_in
+from datamodules.files.depths.reading import DEPTH_SUFFIXES
+from datamodules.files.images.decoding import IMAGE_SUFFIXES
+from datamodules.files.lists import tum
+from datamodules.files.lists.listing import files_below, folders_in
 from datamodules.files.pairs import Pairs
 
 IMAGE_FOLDERS = ("images", "image", "rgb", "color", "colour", "img", "imgs")

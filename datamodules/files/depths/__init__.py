@@ -1,0 +1,1 @@
+"""Depth maps: read as other programs write them, and written."""

@@ -1,0 +1,1 @@
+"""Pictures: what a file is, whether it is whole, and its pixels."""

@@ -1,0 +1,1 @@
+"""Which files make frames: tables, trees of folders, lists of the field."""
