@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.errors import DataError
-from datamodules.files import listing
+from datamodules.files.lists import listing
 from datamodules.files.lists.tables import read_table
 from datamodules.files.pairs import PairFrames
 
