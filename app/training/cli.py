@@ -13,12 +13,13 @@ from lightning.pytorch.cli import (
     LightningCLI,
     SaveConfigCallback,
 )
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from app.quiet import quiet
 from app.training.checkpoint_files import WholeCheckpoints
 from app.training.command import COMMANDS
+from app.training.metrics_file import MetricsFile
 from app.training.parser import OneLineParser
 from app.training.previews import Previews
 from app.training.results import Summary, TestResults
@@ -116,7 +117,7 @@ class DepthCLI(LightningCLI):
         }
         config.trainer.logger = [
             _spec(TensorBoardLogger, {**place, "default_hp_metric": False}),
-            _spec(CSVLogger, place),
+            _spec(MetricsFile, place),
         ]
 
     def after_fit(self) -> None:
