@@ -14,7 +14,7 @@ from lightning.pytorch.cli import (
     LightningArgumentParser,
     LightningCLI,
 )
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from app.quiet import quiet
@@ -23,6 +23,7 @@ from app.training.checkpoint_files import WholeCheckpoints
 from app.training.checkpoints import Recovery
 from app.training.command import COMMANDS
 from app.training.data_check import DataCheck
+from app.training.metrics_file import MetricsFile
 from app.training.parser import OneLineParser
 from app.training.previews import Previews
 from app.training.results import Summary, TestResults
@@ -199,7 +200,7 @@ class DepthCLI(LightningCLI):
         }
         config.trainer.logger = [
             _spec(TensorBoardLogger, {**place, "default_hp_metric": False}),
-            _spec(CSVLogger, place),
+            _spec(MetricsFile, place),
         ]
 
     def after_fit(self) -> None:

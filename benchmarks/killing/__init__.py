@@ -1,0 +1,1 @@
+"""What `benchmarks.kill` kills, and how it looks at what is left."""
