@@ -37,8 +37,11 @@ from benchmarks.comparison.plan import GRID, best_rate, next_rate
 from benchmarks.comparison.tasks import store
 from benchmarks.method_comparison import same_settings
 from benchmarks.optimising.contestants import CONTESTANTS
-from benchmarks.optimising.training import TASK, Run, train
-from benchmarks.stopwatch import write_json
+from benchmarks.optimising.costs import measure_costs
+from benchmarks.optimising.memory import count
+from benchmarks.optimising.report import costs, losses, memory
+from benchmarks.optimising.training import N_TRAIN, TASK, Run, train
+from benchmarks.stopwatch import machine, write_json
 
 Part = Literal["loss", "cost", "memory"]
 Results = dict[Run, dict[str, Any]]
@@ -141,6 +144,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seeds", type=int, default=5, help="of the scored runs")
     add("--tuning-seeds", type=int, default=2, help="of the runs that choose rates")
     add("--workers", type=int, default=os.cpu_count() or 1, help="runs at once")
+    add("--rounds", type=int, default=20, help="of measuring times")
     add("--minutes", type=float, default=float("inf"), help="begin no run after that")
     add("--accelerator", default="cpu", help="Lightning's; gpu with --workers 1")
     return parser.parse_args(arguments)
@@ -159,9 +163,64 @@ def main(arguments: list[str] | None = None) -> None:
     names = [name for name in options.optimisers if CONTESTANTS[name].available]
     for name in set(options.optimisers) - set(names):
         print(f"{name} is left out: {CONTESTANTS[name].needs} is not installed")
+    results = read_runs(options.out / "runs")
+    plan = Plan(names, options.seeds, options.tuning_seeds)
     if "loss" in options.parts:
-        plan = Plan(names, options.seeds, options.tuning_seeds)
-        finish_runs(plan, settings, options.out, options.workers, deadline)
+        results = finish_runs(plan, settings, options.out, options.workers, deadline)
+    parts = losses(names, results)
+    file = options.out / "costs.json"
+    if "cost" in options.parts and not file.is_file():
+        write_json(file, measured(names, settings, options.rounds))
+    if file.is_file():
+        found = json.loads(file.read_text())
+        parts.append(costs(found["optimisers"], found["how"]))
+    file = options.out / "memory.json"
+    if "memory" in options.parts:
+        count(names, file)
+    if file.is_file():
+        parts += memory(names, count(names=[], file=file))
+    report = options.out / "report.md"
+    report.write_text("\n\n".join([*preamble(plan, options.out), *parts]) + "\n")
+    print(report)
+
+
+def measured(
+    names: Sequence[str], settings: Settings, rounds: int
+) -> dict[str, object]:
+    """Costs, and how they were measured."""
+    found = measure_costs(names, settings, rounds)
+    where = machine(on_cuda=False)
+    how = (
+        f"Processor time of one thread, medians of {rounds} rounds in which all take "
+        f"turns: {where['cpu']}, torch {where['torch']}, {where['date']}, load "
+        f"{where['load_at_start']:.1f} on {where['cores']} cores. Packaged network, "
+        f"{settings.batch_size} frames of {settings.image_size[0]}x"
+        f"{settings.image_size[1]} px. `most` is what is alive at the worst moment of "
+        "a step, counted."
+    )
+    return {"how": how, "optimisers": found}
+
+
+def preamble(plan: Plan, out: Path) -> list[str]:
+    """What was run: the settings of the runs that there are."""
+    where, lines = machine(on_cuda=False), ["# Optimisers for training everything"]
+    lines.append(
+        f"Written on {where['date']} by `{where['command']}`: {where['cpu']}, torch "
+        f"{where['torch']}."
+    )
+    file = out / "settings.json"
+    if file.is_file():
+        settings = Settings(**json.loads(file.read_text()))
+        rows, cols = settings.image_size
+        lines.append(
+            f"Base: {settings.weights}, trained whole on {N_TRAIN} frames of streets: "
+            f"{settings.steps} steps of {settings.batch_size} frames at {rows}x{cols} "
+            f"px, the schedule of all training, decay 0.01, no clipping; "
+            f"{settings.n_test} test frames. Peak rates by climbing the grid "
+            f"{', '.join(f'{rate:g}' for rate in GRID)} on {settings.n_val} validation "
+            f"frames with {plan.tuning_seeds} seed(s) of their own."
+        )
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Which optimisers and batches fit a card: counted bytes, and what follows of them."""
 
+import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +21,8 @@ RESERVE_GIB = 1.0
 """Left to the device's context, workspaces and fragments, which nobody counted."""
 IMAGE_SIZE = (392, 518)
 """Of the recipe for NYU."""
-BATCHES = (1, 2)
+BATCHES = (1, 2, 8)
+"""Counted; others lie between them or beyond."""
 GIB, MIB = 2**30, 2**20
 
 
@@ -35,13 +38,20 @@ class Counted:
     def most(self, size: Size, name: str, batch: int, *, checkpointed: bool) -> int:
         """Bytes at the worst moment of a training step.
 
-        Every frame beyond the first adds the same, so that two counts are enough.
+        The worst of moments that each grow by the same for every frame grows ever
+        faster until one moment is the worst for good: the line between two counts is
+        never too low, and the line through the last two goes on as the counts do.
         """
-        one, two = (self.passes[place(size, n, checkpointed)] for n in BATCHES)
+        low, high = next(
+            ((low, high) for low, high in itertools.pairwise(BATCHES) if batch <= high),
+            BATCHES[-2:],
+        )
+        first, last = (self.passes[place(size, n, checkpointed)] for n in (low, high))
+        slope = (last.most - first.most) / (high - low)
         step = self.steps[f"{size} {name}"]
-        passing = one.most + (batch - 1) * (two.most - one.most) + step.state
-        stepping = one.weights + one.gradients + step.state + step.beside
-        return max(passing, stepping)
+        passing = first.most + math.ceil((batch - low) * slope)
+        stepping = first.weights + first.gradients + step.beside
+        return step.state + max(passing, stepping)
 
     def batch(self, size: Size, name: str, gib: float, *, checkpointed: bool) -> int:
         """The largest batch that fits into so many GiB; 0 if none does."""
