@@ -150,7 +150,7 @@ def compare(method: str, options: argparse.Namespace) -> list[dict[str, object]]
             middle = statistics.median(ratios)
             spread = f"{min(ratios):.3f}-{max(ratios):.3f}"
             seconds_each = f"{statistics.median(times):8.2f} s"
-            print(f"  {name:10} {seconds_each}  x {middle:.3f}  {spread}")
+            print(f"  {name:10} {seconds_each}  x {middle:.3f}  {spread}", flush=True)
             rows.append({"method": method, "mode": mode, "way": name, "seconds": times})
     return rows
 

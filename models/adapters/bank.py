@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from models.adapters.base import AdapterConfig, AdapterError
 from models.adapters.inject import adapters
 from models.adapters.opened import OpenedAdapter, fingerprint
 from models.adapters.penalty import penalty
-from models.adapters.prototypes import Prototype, homes, twin
+from models.adapters.prototypes import Prototype, homes, move, twin
 from models.adapters.routed import rosters, route
 from models.adapters.selection import Member, Roster, Selection, selected, selecting
 from models.adapters.trained import settle
@@ -66,7 +67,7 @@ class AdapterBank(nn.Module):
         self._sha256: dict[str, str] = {}
         self._preparing = threading.Lock()
         self._hook: RemovableHandle | None = network.register_forward_pre_hook(
-            self._check_batch, with_kwargs=True
+            partial(_check_batch, self.roster), with_kwargs=True
         )
 
     @property
@@ -120,6 +121,8 @@ class AdapterBank(nn.Module):
         """
         self._check_new(name)
         with self._preparing:
+            if move(self._plain, self.network):
+                self._prototypes.clear()
             prototype = Prototype.of(twin(self._plain), config)
         member = prototype.begin(self._next_generation(), self._homes)
         base = self._fingerprint("")
@@ -246,8 +249,11 @@ class AdapterBank(nn.Module):
         settle(self.network, member)
         if self._hook is not None:
             self._hook.remove()
+            self._hook = None
 
     def _check_new(self, name: str) -> None:
+        if self._hook is None:
+            raise AdapterError("the bank is closed; make another one of the network")
         if name in self.roster.members:
             raise AdapterError(
                 f"the bank has an adapter {name!r} already; remove or rename it first"
@@ -265,10 +271,10 @@ class AdapterBank(nn.Module):
 
     def _enter(self, name: str, member: Member) -> None:
         modules = dict(self.network.named_modules())
-        for key in member.places:
-            route(key, modules[key], self.roster)
         with self.roster.lock:
             self._check_new(name)
+            for key in member.places:
+                route(key, modules[key], self.roster)
             self._replace({**self.roster.members, name: member})
 
     def _replace(self, members: dict[str, Member]) -> None:
@@ -278,6 +284,8 @@ class AdapterBank(nn.Module):
 
     def _prototype(self, config: AdapterConfig) -> Prototype:
         with self._preparing:
+            if move(self._plain, self.network):
+                self._prototypes.clear()
             for known, prototype in self._prototypes:
                 if known == config:
                     return prototype
@@ -291,18 +299,21 @@ class AdapterBank(nn.Module):
                 self._sha256[part] = fingerprint(self._plain.get_submodule(part))
             return self._sha256[part]
 
-    def _check_batch(
-        self, network: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> None:
-        selection = selected(self.roster)
-        if selection is None or selection.size is None:
-            return
-        first = next(
-            (t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)), None
+
+def _check_batch(
+    roster: Roster,
+    network: nn.Module,
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+) -> None:
+    """Compare the size of a batch with what is selected for it."""
+    selection = selected(roster)
+    if selection is None or selection.size is None:
+        return
+    first = next((t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)), None)
+    if first is not None and first.ndim and len(first) != selection.size:
+        raise AdapterError(
+            f"{selection.size} adapters are selected for a batch of {len(first)}; "
+            "name one for each example, or a single one for all"
         )
-        if first is not None and first.ndim and len(first) != selection.size:
-            raise AdapterError(
-                f"{selection.size} adapters are selected for a batch of {len(first)}; "
-                "name one for each example, or a single one for all"
-            )
-        selection.entered = True
+    selection.entered = True

@@ -29,6 +29,22 @@ def twin(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, memo)
 
 
+def move(plain: nn.Module, network: nn.Module) -> bool:
+    """Let a twin follow its network to where that was moved; whether it had to."""
+    pairs = [
+        (one, two)
+        for mine, other in (
+            (plain.parameters(), network.parameters()),
+            (plain.buffers(), network.buffers()),
+        )
+        for one, two in zip(mine, other, strict=True)
+        if one.data_ptr() != two.data_ptr() or one.dtype != two.dtype
+    ]
+    for one, two in pairs:
+        one.data = two.detach()
+    return bool(pairs)
+
+
 def homes(network: nn.Module) -> Homes:
     """Where each tensor of a plain network is at home; tied ones have several homes."""
     owners = Owners(network)

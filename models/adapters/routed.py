@@ -109,11 +109,22 @@ class Routed(nn.Module):
             pieces = _taken_apart(leaf, selection, parts)
             for k, piece in enumerate(pieces):
                 given[k].append(piece)
-        outputs = []
-        for member, own in zip(parts.members, given, strict=True):
+        outputs: list[Any] = []
+        whole: Any = None
+        for k, (member, own) in enumerate(zip(parts.members, given, strict=True)):
             own_args, own_kwargs = tree_unflatten(own, tree)
             with narrowed(self.roster, member):
-                outputs.append(super().forward(*own_args, **own_kwargs))
+                output = super().forward(*own_args, **own_kwargs)
+            if torch.is_grad_enabled() or torch.compiler.is_compiling():
+                outputs.append(output)
+                continue
+            # One after the other into its place: a segment is still in the cache, and
+            # the next one takes its memory.
+            if whole is None:
+                whole = tree_map(lambda part: _room(part, k, parts), output)  # noqa: B023
+            tree_map(lambda all_, part: _put(all_, part, k, parts), whole, output)  # noqa: B023
+        if whole is not None:
+            return whole
         return tree_map(lambda *found: _together(found, parts), *outputs)
 
     def _load_from_state_dict(
@@ -271,6 +282,35 @@ def _taken_apart(leaf: Any, selection: Selection, parts: Partition) -> Sequence[
     for (_, _, k), piece in zip(parts.runs, pieces, strict=True):
         found[k].append(piece)
     return [cat(own) for own in found]
+
+
+def _room(part: Any, k: int, parts: Partition) -> Any:
+    """An empty output for all examples, laid out as that of the k-th member's."""
+    if not isinstance(part, Tensor):
+        return part
+    rows = len(part) // max(parts.count(k), 1)
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(part.ndim)
+    return torch.empty(
+        (rows * len(parts.which), *part.shape[1:]),
+        dtype=part.dtype,
+        device=part.device,
+        memory_format=(
+            torch.contiguous_format if last is None or part.is_contiguous() else last
+        ),
+    )
+
+
+def _put(whole: Any, part: Any, k: int, parts: Partition) -> Any:
+    """Write the k-th member's output where its examples are."""
+    if not isinstance(part, Tensor):
+        return part
+    rows, done = len(whole) // len(parts.which), 0
+    for start, stop, own in parts.runs:
+        if own == k:
+            size = rows * (stop - start)
+            whole[rows * start : rows * stop].copy_(part[done : done + size])
+            done += size
+    return whole
 
 
 def _together(found: Sequence[Any], parts: Partition) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,10 @@ class Roster:
         self.generations = 0
         self.close: Callable[[str | None], None] | None = None
         """The bank's own `close`."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy of a network stays under the same bank."""
+        return self
 
     def find(self, name: str) -> Member:
         """The member of this name.

@@ -1,5 +1,6 @@
 """The bank itself: names, bases, generations, threads, and back to one adapter."""
 
+import copy
 import random
 import threading
 import time
@@ -195,6 +196,26 @@ def test_close__leaves_the_adapted_network(name):
     merge(network)
     merge(alone[name])
     assert torch.equal(network(x), alone[name](x))
+
+
+def test_network__moved_or_copied_under_its_bank():
+    network, bank, _ = some("lava")
+    x = images(2)
+    copied = copy.deepcopy(network)
+    with bank.select(["lava", None]):
+        assert torch.equal(copied(x), network(x))
+    network.float()
+    bank.float()
+    bank.add("dora", trained(CONFIGS["dora"], 3)[1])
+    assert {p.dtype for p in member(bank, "dora").parameters()} == {torch.float32}
+    with bank.select(["lava", "dora"]):
+        mixed = network(x.float())
+    expected = trained(CONFIGS["dora"], 3)[0](x[1:])
+    # Float32 through six layers.
+    torch.testing.assert_close(mixed[1:].double(), expected, rtol=1e-4, atol=1e-5)
+    bank.close()
+    with pytest.raises(AdapterError, match="the bank is closed"):
+        bank.add("again", trained(CONFIGS["dora"], 3)[1])
 
 
 def test_merge__of_a_bank_with_one():
