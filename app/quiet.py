@@ -11,6 +11,7 @@ def quiet() -> None:
         "LightningCLI's args parameter is intended.*",
         ".*LeafSpec.*is deprecated.*",
         "LightningCLI's args parameter is intended.*",
+        ".*could not find the monitored key in the returned metrics.*",
         "You are using a custom batch sampler.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         "The dirpath has changed from .*",

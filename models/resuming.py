@@ -58,6 +58,11 @@ def check_resumable(
             that does not fit, and another kind of optimiser.
     """
     found = record_of(checkpoint, own)
+    if not {"optimizer_states", "loops"} <= checkpoint.keys():
+        raise CheckpointError(
+            "the checkpoint holds weights alone (save_weights_only), with which no run "
+            "can be gone on with; start from it with model.weights"
+        )
     if changes := differences(own.adapter, found.adapter):
         raise CheckpointError(
             f"the checkpoint's adapter is another one: {'; '.join(changes)}; use "

@@ -31,7 +31,7 @@ from datamodules.base import DepthDataModule
 from models.adapters import AdapterConfig
 from models.artefacts.files import read_torch
 from models.depth_module import DepthModule
-from models.errors import CheckpointError
+from models.errors import CheckpointError, OptionError
 from models.scoring import Scoring
 
 
@@ -91,16 +91,27 @@ class DepthCLI(LightningCLI):
         return parser
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Tell callbacks the run's folder; rates have no place without a logger."""
+        """Tell callbacks the run's folder, and write checkpoints whole."""
         trainer = super().instantiate_trainer(**kwargs)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             if isinstance(callback, folder.RunCallback):
                 callback.folder = self._run
-        if not trainer.loggers:
-            callbacks[:] = [c for c in callbacks if type(c) is not LearningRateMonitor]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpoints()
+        return trainer
+
+    def _instantiate_trainer(
+        self, config: dict[str, Any], callbacks: list[Callback]
+    ) -> Trainer:
+        """Leave out what has no place under the trainer's own options."""
+        unwanted: list[type[Callback]] = []
+        if config.get("enable_checkpointing") is False:
+            unwanted.append(ModelCheckpoint)
+        if config.get("logger") is False:
+            unwanted.append(LearningRateMonitor)
+        wanted = [c for c in callbacks if not isinstance(c, tuple(unwanted))]
+        trainer: Trainer = super()._instantiate_trainer(config, wanted)
         return trainer
 
     def fit(self, **kwargs: Any) -> None:
@@ -119,6 +130,11 @@ class DepthCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Say what is scored otherwise than it was trained."""
+        name = "test" if self.subcommand == "test" else "val"
+        if getattr(self.trainer, f"limit_{name}_batches") == 0:
+            raise OptionError(
+                f"--trainer.limit_{name}_batches 0 leaves nothing to score"
+            )
         if (checkpoint := self._checkpoint()) is not None:
             for line in options.scored(self._options(), checkpoint):
                 rank_zero_info(line)
@@ -175,6 +191,8 @@ class DepthCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and put checkpoints and logs into it."""
         config = self.config[self.subcommand]
+        if (root := config.trainer.default_root_dir) is not None:
+            config.trainer.default_root_dir = str(Path(root).expanduser())
         runs = folder.runs_of(config)
         if (wanted := config.get("ckpt_path")) in ("last", "best"):
             needed = self.subcommand != "fit"
@@ -243,6 +261,8 @@ def run(args: ArgsType) -> None:
         subclass_mode_model=True,
         subclass_mode_data=True,
         parser_class=OneLineParser,
+        # Rates, groups and schedule belong to `--model.optimisation`.
+        auto_configure_optimizers=False,
         save_config_callback=options.KeepOptions,
         save_config_kwargs={"overwrite": True},
         args=args,

@@ -1,5 +1,6 @@
 """What a run ends with: the table before and after, and the files beside it."""
 
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,9 +86,11 @@ class Summary(RunCallback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         after = _row(trainer.callback_metrics, "val")
-        if not isinstance(pl_module, DepthModule) or not after:
+        if not isinstance(pl_module, DepthModule) or not trainer.is_global_zero:
             return
-        if not trainer.is_global_zero:
+        if not after:
+            lines = ["nothing was validated: there is no score"]
+            self._report = "\n".join(lines + self._places(trainer))
             return
         trainable, total = parameters(pl_module)
         summary = {
@@ -114,17 +117,24 @@ class Summary(RunCallback):
             f"({100 * trainable / total:.2f} %)",
             *count_warning(pl_module.protocol, pl_module.images["val"]),
         ]
+        self._report = "\n".join(lines + self._places(trainer))
+
+    def _places(self, trainer: Trainer) -> list[str]:
+        """Where things are, and what to do next."""
+        lines = []
         if self.folder is not None:
             lines.append(f"run folder: {_relative(str(self.folder))}")
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        if best:
-            best = _relative(best)
-            lines += [
-                f"best checkpoint: {best}",
-                f"next: python predict.py PHOTOGRAPHS --model {best} "
-                "--output predictions",
-            ]
-        self._report = "\n".join(lines)
+        for kind in ("best", "last"):
+            path = getattr(trainer.checkpoint_callback, f"{kind}_model_path", "")
+            if path:
+                path = shlex.quote(_relative(path))
+                return [
+                    *lines,
+                    f"{kind} checkpoint: {path}",
+                    f"next: python predict.py PHOTOGRAPHS --model {path} "
+                    "--output predictions",
+                ]
+        return lines
 
     def report(self) -> None:
         """Print the table and what to do next, in the process that has it."""
@@ -156,7 +166,9 @@ class TestResults(Callback):
         empty = pl_module.empty["test"]
         ckpt = trainer.ckpt_path
         folder = Path(ckpt).parent if ckpt else Path(trainer.default_root_dir)
-        path = folder / f"test_{protocol.name}{scoring.suffix}.json"
+        frames = len(trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
+        part = "" if images + empty >= frames else "_part"
+        path = folder / f"test_{protocol.name}{scoring.suffix}{part}.json"
         write_json(
             path,
             {
@@ -183,6 +195,11 @@ class TestResults(Callback):
         if empty:
             lines.append(f"{empty} images had no valid pixel and were not averaged")
         lines += count_warning(protocol, images)
+        if part:
+            lines.append(
+                f"WARNING: {images + empty} of {frames} images were scored; this is "
+                "no result of the data set"
+            )
         lines.append(f"results: {_relative(str(path))}")
         self._report = "\n".join(lines)
 

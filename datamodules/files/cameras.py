@@ -90,20 +90,24 @@ class KittiCameras:
         self.raw = raw
         self._known: dict[tuple[str, str], Matrix | None] = {}
 
-    def __call__(self, image: str, list_focal_px: float) -> Matrix:
+    def __call__(self, image: str, list_focal_px: float | None) -> Matrix | None:
         """The camera of a picture; of a drive without a file, the list's focal length.
 
         Args:
             image: `DATE/DRIVE/image_02/data/N.png`, below raw.
             list_focal_px: What the list says.
         """
-        parts = image.split("/")
+        parts = Path(image).parts
         camera = next((p for p in parts if p.startswith("image_")), "image_02")
-        key = (parts[0], camera.removeprefix("image_")[:2])
+        # The day is the folder above the drive's, also where a path is absolute.
+        day = parts[-5] if len(parts) >= 5 else parts[0]
+        key = (day, camera.removeprefix("image_")[:2])
         if key not in self._known:
             self._known[key] = self._read(*key)
         found = self._known[key]
-        return pinhole(list_focal_px) if found is None else found
+        if found is None and list_focal_px is not None:
+            return pinhole(list_focal_px)
+        return found
 
     def _read(self, date: str, camera: str) -> Matrix | None:
         path = self.raw / date / CALIBRATION_FILE

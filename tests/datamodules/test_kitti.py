@@ -115,3 +115,16 @@ def test_broken__is_named(tmp_path, case, message):
         next((root / "data_depth_annotated").rglob("*0002_sync/**/*2.png")).unlink()
     with pytest.raises(DataError, match=message):
         list(module(root).train_dataloader())
+
+
+def test_list__of_two_columns_with_comments_and_a_byte_order_mark(tmp_path):
+    """As Depth Anything V2 has them; paths of files of this disk are taken as such."""
+    root = write_kitti(tmp_path)
+    path = root / "kitti_eigen_train_files_with_gt.txt"
+    lines = [line.split()[:2] for line in path.read_text().splitlines()]
+    lines[0][0] = str(root / lines[0][0])
+    text = "# image depth\n" + "\n".join(" ".join(line) for line in lines)
+    path.write_text(text, "utf-8-sig")
+    frames = KITTIDataModule(str(root)).frames("train")
+    assert len(frames) == len(lines)
+    assert frames[0].intrinsics is None

@@ -17,40 +17,45 @@ class ListLine:
     image: str
     depth: str | None
     """None where the list says so: there is no truth for this image."""
-    focal_px: float
+    focal_px: float | None
+    """None where the list has no such column."""
 
 
 def read_list(path: Path) -> list[ListLine]:
     """All lines of a list file (BTS, ZoeDepth, NeWCRFs: NYU, KITTI).
 
     Three columns `image depth focal`, or five with the right camera's image and depth
-    behind, which are not used. A leading `/` is no root and is dropped.
+    behind, which are not used, or two without the focal length (Depth Anything V2).
+    Lines that begin with # are left out. A leading `/` is no root and is dropped, where
+    there is no such file.
 
     Raises:
         DataError: If the file is missing, empty, or a line has other columns.
     """
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the list {path} cannot be read ({error})") from None
     lines = []
     for number, line in enumerate(text.splitlines(), start=1):
         columns = line.split()
-        if not columns:
+        if not columns or columns[0].startswith("#"):
             continue
-        if len(columns) not in (3, 5):
+        if len(columns) not in (2, 3, 5):
             raise DataError(
-                f"{path} line {number} has {len(columns)} columns; a list has three, "
-                "image depth focal, or five"
+                f"{path} line {number} has {len(columns)} columns; a list has two, "
+                "image depth, three, image depth focal, or five"
             )
         try:
-            focal_px = float(columns[2])
+            focal_px = float(columns[2]) if len(columns) > 2 else None
         except ValueError:
             raise DataError(
                 f"{path} line {number}: the third column, {columns[2]!r}, is no focal "
                 "length; lists with a second depth there are not supported"
             ) from None
-        image, depth = (name.lstrip("/") for name in columns[:2])
+        image, depth = (
+            name if Path(name).is_file() else name.lstrip("/") for name in columns[:2]
+        )
         lines.append(ListLine(image, None if depth == "None" else depth, focal_px))
     if not lines:
         raise DataError(f"the list {path} is empty")

@@ -137,3 +137,60 @@ def test_training__truth_of_which_nothing_counts_is_one_line(
         main(["fit", "--config", config])
     assert stopped.value.code == 1
     assert "no training frame had a pixel to learn from" in capsys.readouterr().err
+
+
+def test_test__of_a_part_does_not_stand_in_for_the_whole(trained, capsys):
+    whole = ["test", "--config", trained, "--ckpt_path", LAST]
+    main(whole)
+    expected = score()
+    for part in ("--trainer.fast_dev_run", "--trainer.limit_test_batches"):
+        main([*whole, part, "1"])
+        assert "of 3 images were scored; this is no result" in capsys.readouterr().out
+        assert score() == expected
+    with pytest.raises(SystemExit):
+        main([*whole, "--trainer.limit_test_batches", "0"])
+    assert "leaves nothing to score" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--trainer.limit_val_batches", "0"], "nothing was validated"),
+        (["--trainer.enable_checkpointing", "false"], "run folder: 'r s"),
+    ],
+)
+def test_fit__without_scores_or_checkpoints_ends_with_its_places(
+    tmp_path, tiny_weights, capsys, more, said
+):
+    config = str(write_config(tmp_path, tiny_weights))
+    place = ["--trainer.default_root_dir", "r s", "--trainer.max_epochs", "1"]
+    main(["fit", "--config", config, *place, *more])
+    printed = capsys.readouterr().out
+    assert said in printed or said.replace("'", "") in printed
+    assert Path("r s/runs/small/version_0/config.yaml").is_file()
+    if "--trainer.enable_checkpointing" not in more:
+        assert "--model 'r s/runs/small" in printed
+    else:
+        assert not list(Path().rglob("*.ckpt"))
+
+
+def test_fit__from_weights_alone_is_refused_before_records_change(
+    tmp_path, tiny_weights, capsys
+):
+    config = str(write_config(tmp_path, tiny_weights))
+    bare = ["--checkpoint.save_weights_only", "true", "--recovery.minutes", "0"]
+    main(["fit", "--config", config, *bare])
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", config, "--ckpt_path", "last", *bare])
+    assert "holds weights alone (save_weights_only)" in capsys.readouterr().err
+    assert not list(Path("runs/small/version_0").glob("config_1.yaml"))
+
+
+def test_optimizer__of_lightnings_own_option_is_no_option(
+    tmp_path, tiny_weights, capsys
+):
+    """It would overrule groups, rates and schedule, and the record would not say so."""
+    config = str(write_config(tmp_path, tiny_weights))
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", config, "--optimizer", "Adam"])
+    assert "optimizer" in capsys.readouterr().err
