@@ -38,7 +38,7 @@ def measure_costs(
     found: dict[str, dict[str, float]] = {}
     for name in names:
         made = DepthAnythingModule(
-            TASK.max_depth, settings.image_size, settings.size, settings.weights
+            TASK.max_depth, settings.image_size, settings.size, weights=settings.weights
         )
         network: Any = trained_whole(made.network)
         make: Any = CONTESTANTS[name].make
@@ -47,7 +47,7 @@ def measure_costs(
 
         def passing(network: Any = network, optimizer: Any = optimizer) -> None:
             optimizer.zero_grad()
-            silog(network(image), target, target > 0, 0.85).backward()  # type: ignore[no-untyped-call]
+            silog(network(image), target, target > 0, 0.85).backward()
 
         steps[name] = (passing, optimizer.step)
         passing()

@@ -113,7 +113,7 @@ def pass_bytes(
                 loss = spread.sqrt()
                 del error, spread
             kept = alive.now - weights
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             del loss
             gradients = sum(
                 p.grad.nbytes for p in network.parameters() if p.grad is not None

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.comparison.cell import Settings
 from benchmarks.optimisers import Plan
 from benchmarks.optimising.contestants import CONTESTANTS, CompressedAccumulation
+from benchmarks.optimising.costs import measure_costs
 from benchmarks.optimising.counting import Alive, Pass, Step, pass_bytes, step_bytes
 from benchmarks.optimising.memory import (
     BATCHES,
@@ -18,7 +20,7 @@ from benchmarks.optimising.memory import (
     count,
     place,
 )
-from benchmarks.optimising.report import losses, memory
+from benchmarks.optimising.report import costs, losses, memory
 from benchmarks.optimising.training import Run
 from models.adapters import is_never_trained
 from models.networks import DepthNetwork, NetworkSpec
@@ -117,6 +119,17 @@ def test_memory__says_what_a_card_has_room_for():
     text = "\n".join(memory(["adamw", "flora32"], found))
     assert "| AdamW | S | 2 / 4 | 4 / 8 | 10 / 20 |" in text
     assert "- **8 GB**: S: AdamW with checkpointing (batch 4)" in text
+
+
+def test_costs__of_a_step_and_its_memory():
+    small = Settings(image_size=(28, 42), batch_size=1)
+    found = measure_costs(["adamw", "flora8"], small, 1)
+    assert found["adamw"]["times_adamw"] == 1
+    for values in found.values():
+        assert 0 < values["own_ms"] < values["step_ms"]
+        assert values["most_mib"] > values["state_mib"]
+    assert found["flora8"]["state_mib"] < 0.07 * found["adamw"]["state_mib"]
+    assert "| Flora 8 |" in costs(found, "so")
 
 
 def result(run: Run, delta1: float) -> dict[str, object]:
