@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from app.prediction.command import main as predict
 from app.training.command import main as train
-from benchmarks.killing.files import broken, files_of, leftovers
+from benchmarks.killing.files import broken, files_of, leftovers, same
 from benchmarks.killing.processes import Case, Process, pair, run
 
 # What the commands import when they need it, so that what is forked has it already.
@@ -159,9 +160,11 @@ class Predicting(Case):
     def wrong(self, *, ended: bool) -> list[str]:
         outputs, claimed = self._outputs(), self._claimed()
         found = broken(self.out) if self.out.exists() else []
-        found += [f"another {n}" for n, c in outputs.items() if c != self.files[n]]
+        for name, content in outputs.items():
+            if not same(content, self.files[name], Path(name).suffix):
+                found.append(f"another {name}")
         for name, entry in claimed.items():
-            if entry != self.entries[name]:
+            if not _close(entry, self.entries[name]):
                 found.append(f"another entry of {name}")
             gone = [n for n in entry["outputs"] if n not in outputs]
             found += [f"{n} is claimed and not there" for n in gone]
@@ -201,6 +204,16 @@ class Predicting(Case):
         for entry in found.values():
             entry.pop("seconds")
         return found
+
+
+def _close(entry: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Equal, depths up to float32 rounding as in `same`."""
+    return entry.keys() == expected.keys() and all(
+        math.isclose(value, expected[key], rel_tol=1e-5)
+        if isinstance(value, float)
+        else value == expected[key]
+        for key, value in entry.items()
+    )
 
 
 class Exporting(Case):
