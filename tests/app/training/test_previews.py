@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from datamodules.files.depth_writers import colour
 
 from app.training.previews import SIDE_PX, _stacked, panel
 from datamodules.batch import ImageInput
+from datamodules.files.depths.writing import colour
 
 
 def batch(rows: int, cols: int, truth: torch.Tensor) -> dict:

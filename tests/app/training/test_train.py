@@ -194,6 +194,7 @@ def test_ddp__two_processes_score_like_one(tmp_path, tiny_weights):
 def mistake(name, tmp_path, rgbd, tiny_weights):
     """Arguments of a command with one mistake in them."""
     good = str(write_config(tmp_path, tiny_weights))
+    (tmp_path / "empty").mkdir()
     if name == "truncated image":
         path = rgbd / "images/a/0.jpg"
         path.write_bytes(path.read_bytes()[:200])
@@ -202,7 +203,7 @@ def mistake(name, tmp_path, rgbd, tiny_weights):
         "negative depth": folder_data(rgbd / "n.csv"),
         "wrong unit": folder_data(rgbd, depth_scale=1),
         "truncated image": folder_data(rgbd, num_workers=2),
-        "empty folder": folder_data(tmp_path),
+        "empty folder": folder_data(tmp_path / "empty"),
     }
     if name == "negative depth":
         np.save(rgbd / "n.npy", np.full((40, 56), -1, np.float32))
@@ -233,7 +234,7 @@ def mistake(name, tmp_path, rgbd, tiny_weights):
     ("name", "message"),
     [
         ("missing root", "data root .*nowhere does not exist"),
-        ("empty folder", "images does not exist; a data root has the folders"),
+        ("empty folder", "has no folders; a data root has a folder of pictures"),
         ("negative depth", r"n\.npy has 2240 NaN, infinite or negative values"),
         ("wrong unit", "depth_scale is stored units per metre"),
         ("truncated image", r"0\.jpg is cut off"),

@@ -93,7 +93,7 @@ def test_adapt__a_network_without_layers_below_itself(network):
 def test_adapt__twice_is_refused():
     network = stack()
     adapt(network, Lava(rank=2, targets=["0"], train_fully=[]))
-    with pytest.raises(AdapterError, match="merge them first"):
+    with pytest.raises(AdapterError, match="merge them, or close its bank, first"):
         adapt(network, Lava(rank=2, targets=["1"], train_fully=[]))
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from models.adapters import (
     DoRA,
+    FastLoRA,
     Lava,
     LoRA,
     SVDiff,
@@ -128,7 +129,8 @@ def test_adapt__identity_merge_and_unmerge_on_any_geometry(method, case, rank, a
     assert adapt(network, config) == ("0",)
     if method is DoRA:
         torch.testing.assert_close(network(x), before, rtol=1e-6, atol=1e-6)
-    elif method is SVDiff:
+    elif method in (SVDiff, FastLoRA):
+        # Another tensor than the base's: kernels may sum in another order.
         torch.testing.assert_close(network(x), before, rtol=1e-12, atol=1e-12)
     else:
         assert torch.equal(network(x), before)
