@@ -45,7 +45,7 @@ def same(found: bytes, expected: bytes, suffix: str) -> bool:
     """Whether two files of a prediction say the same, up to float32 rounding.
 
     What is left after a kill makes batches of other sizes, whose products are summed in
-    another order: 1e-5 of a value in arrays, hence the next unit or colour in few pixels.
+    another order: 1e-5 of a value in arrays, the next unit or colour in few pixels.
     """
     if found == expected:
         return True
