@@ -163,6 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     names = [name for name in options.optimisers if CONTESTANTS[name].available]
     for name in set(options.optimisers) - set(names):
         print(f"{name} is left out: {CONTESTANTS[name].needs} is not installed")
+    options.out.mkdir(parents=True, exist_ok=True)
     results = read_runs(options.out / "runs")
     plan = Plan(names, options.seeds, options.tuning_seeds)
     if "loss" in options.parts:
