@@ -121,8 +121,8 @@ def broken(case, root):
         train.unlink()
     if case == "empty list":
         train.write_text("\n")
-    if case == "two columns":
-        train.write_text("a.jpg b.png\n")
+    if case == "four columns":
+        train.write_text("a.jpg b.png 500 c.png\n")
     if case == "dense list":
         train.write_text("a.jpg b.png c.png\n")
     if case == "lines to nowhere":
@@ -157,7 +157,7 @@ def broken(case, root):
         ("bad split", "cannot be read as MATLAB v5"),
         ("no list", "the list .*train_files_with_gt.txt cannot be read"),
         ("empty list", "is empty"),
-        ("two columns", "line 1 has 2 columns"),
+        ("four columns", "line 1 has 4 columns"),
         ("dense list", "'c.png', is no focal length"),
         (
             "lines to nowhere",
