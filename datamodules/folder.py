@@ -8,8 +8,11 @@ import numpy as np
 from datamodules.base import DepthDataModule, Split
 from datamodules.batch import Frames
 from datamodules.errors import DataError
-from datamodules.files.depth_files import DEPTH_SUFFIXES, IMAGE_SUFFIXES, Unknown
+from datamodules.files.depth_files import DEPTH_SUFFIXES, Unknown
+from datamodules.files.image_files import IMAGE_SUFFIXES
+from datamodules.files.image_headers import Exif
 from datamodules.files.pairs import Pair, PairFrames, check_files
+from datamodules.files.pictures import visible_files
 from datamodules.loading import OnError
 from datamodules.protocols import Protocol, full
 from datamodules.transforms import Augment
@@ -38,6 +41,8 @@ class FolderDataModule(DepthDataModule):
         augment: What training does to a frame.
         on_error: A frame that cannot be read stops the run with its name, or is left
             out (`skip`), counted and named.
+        exif: Pictures are turned upright by their EXIF orientation (`apply`), or taken
+            as stored (`ignore`); depth maps have none, so they must be as these.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class FolderDataModule(DepthDataModule):
         seed: int = 0,
         augment: Augment = Augment(),  # noqa: B008 - frozen
         on_error: OnError = "error",
+        exif: Exif = "apply",
     ) -> None:
         super().__init__(
             image_size, max_depth, batch_size, num_workers, seed, augment, on_error
@@ -71,6 +77,7 @@ class FolderDataModule(DepthDataModule):
         self.root, self.val_root = root, val_root
         self.depth_scale, self.val_fraction = depth_scale, val_fraction
         self.unknown: Unknown = unknown
+        self.exif: Exif = exif
 
     @property
     def protocol(self) -> Protocol:
@@ -84,7 +91,7 @@ class FolderDataModule(DepthDataModule):
                 pairs = find_pairs(Path(self.val_root), self.depth_scale)
         else:
             pairs = self._part(pairs, split)
-        return PairFrames(pairs, self.unknown)
+        return PairFrames(pairs, self.unknown, exif=self.exif)
 
     def _part(self, pairs: list[Pair], split: Split) -> list[Pair]:
         held_out = round(len(pairs) * self.val_fraction)
@@ -143,7 +150,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             "depths/, or is a CSV file"
         )
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in visible_files(folder):
         if path.suffix.lower() in suffixes and path.is_file():
             stem = path.relative_to(folder).with_suffix("").as_posix()
             if stem in found:

@@ -2,25 +2,23 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TypedDict
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from datamodules.batch import ImageInput
 from datamodules.errors import DataError
-from datamodules.files.depth_files import read_image
+from datamodules.files.image_files import read_image
+from datamodules.files.image_headers import Exif, read_header
 from datamodules.files.pictures import Picture
+from datamodules.files.videos import VideoReader
 from datamodules.transforms import normalise, resize_image
 
-ORIENTATION, FOCAL_35MM, EXIF_IFD = 0x0112, 0xA405, 0x8769
-FILM_WIDTH_MM = 36.0
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
@@ -38,28 +36,22 @@ class Photograph(TypedDict):
     """Why it could not be read; empty if it could."""
 
 
-def header(path: Path) -> tuple[tuple[int, int] | None, float | None]:
-    """An image file's upright size (rows, cols) and focal length, without decoding it.
+def size_and_focal(
+    picture: Picture, exif: Exif
+) -> tuple[tuple[int, int] | None, float | None]:
+    """Size (rows, cols) that reading will give, and focal length, without decoding.
 
     Returns:
-        The size, None if the file cannot be read; the focal length in pixels from
+        The size, None if the picture cannot be read; the focal length in pixels from
         EXIF's 35 mm equivalent, None if it is not there.
     """
+    if picture.frame is not None:
+        return picture.frame_size, None
     try:
-        # As a string: Pillow 10 resolves paths, and fails on loops of links.
-        with Image.open(str(path)) as image:
-            cols, rows = image.size
-            exif = image.getexif()
-            # Of film 36 mm wide, along the longer side.
-            film_mm = exif.get_ifd(EXIF_IFD).get(FOCAL_35MM)
-            longest = max(rows, cols)
-            focal_px = float(film_mm) / FILM_WIDTH_MM * longest if film_mm else None
-            turned = exif.get(ORIENTATION, 1) in (5, 6, 7, 8)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        header = read_header(picture.path)
+    except DataError:
         return None, None
-    except Image.DecompressionBombError:
-        return None, None
-    return ((cols, rows) if turned else (rows, cols)), focal_px
+    return header.size(exif), header.focal_px
 
 
 class Photographs(Dataset[Photograph]):
@@ -70,6 +62,7 @@ class Photographs(Dataset[Photograph]):
         shapes: Network input (rows, cols) of each.
         keep_pixels: Whether the picture itself is needed later: it is large.
         image_input: What the network reads.
+        exif: Whether pictures are turned upright by their EXIF orientation.
     """
 
     def __init__(
@@ -79,10 +72,12 @@ class Photographs(Dataset[Photograph]):
         *,
         keep_pixels: bool = False,
         image_input: ImageInput = ImageInput(),  # noqa: B008 - frozen
+        exif: Exif = "apply",
     ) -> None:
         self.pictures, self.shapes, self.keep_pixels = pictures, shapes, keep_pixels
         self.image_input = image_input
-        self._video: tuple[Path, cv2.VideoCapture, int] | None = None
+        self.exif: Exif = exif
+        self._video = VideoReader()
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -91,9 +86,9 @@ class Photographs(Dataset[Photograph]):
         picture, shape = self.pictures[index], self.shapes[index]
         try:
             pixels = (
-                read_image(picture.path)
+                read_image(picture.path, self.exif)
                 if picture.frame is None
-                else self._read_frame(picture.path, picture.frame)
+                else self._video.read(picture.path, picture.frame)
             )
         except (DataError, MemoryError, cv2.error) as error:
             return Photograph(
@@ -111,19 +106,6 @@ class Photographs(Dataset[Photograph]):
             index=index,
             error="",
         )
-
-    def _read_frame(self, path: Path, number: int) -> NDArray[np.uint8]:
-        """A video's frame; going on from the last one is fast, jumping is not."""
-        if self._video is None or self._video[0] != path:
-            self._video = (path, cv2.VideoCapture(str(path)), 0)
-        _, video, following = self._video
-        if number != following:
-            video.set(cv2.CAP_PROP_POS_FRAMES, number)
-        done, pixels = video.read()
-        if not done:
-            raise DataError(f"{path} has no frame {number} that can be decoded")
-        self._video = (path, video, number + 1)
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
 class ShapeBatches(Sampler[list[int]]):

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from datamodules.errors import DataError
 from datamodules.files.depth_writers import PIXELS_MAX, Colormap, png_scale
+from datamodules.files.image_headers import Exif
 from datamodules.sizes import DEFAULT_BOUND, InputSize, check_image_size
 from models.errors import ExportError
 from models.networks.presets import NetworkSpec
@@ -74,6 +75,7 @@ class Prediction:
     size: str | None = None
     tta: bool = False
     tile: bool = False
+    exif: Exif = "apply"
     fx: float | None = None
     fy: float | None = None
     cx: float | None = None
@@ -171,6 +173,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "formats": get_args(Format),
     "depth_scale": ("auto", "1000", "256"),
     "colormap": get_args(Colormap),
+    "exif": get_args(Exif),
     "precision": get_args(Precision),
     "accelerator": get_args(Accelerator),
 }

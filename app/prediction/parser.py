@@ -28,6 +28,8 @@ HELP = {
     "native. By default the model's own, else 518. Exports are written for it.",
     "tta": "Average with the prediction of the mirrored picture: twice the time.",
     "tile": "Predict at the picture's own size in overlapping tiles, for fine detail.",
+    "exif": "Turn pictures upright by their EXIF orientation (apply), or predict them "
+    "as stored (ignore).",
     "fx": "Focal length in pixels of the picture, for point clouds.",
     "fy": "Vertical focal length; fx by default.",
     "cx": "Principal point; the middle by default.",

@@ -9,12 +9,18 @@ from torch.utils.data import DataLoader
 from app.errors import fail
 from app.prediction.ledger import Ledger
 from app.prediction.options import Prediction
+from app.prediction.own_outputs import OwnOutputs
 from app.prediction.predictor import Predictor, collate
 from app.prediction.writer import Camera, DepthWriter
 from datamodules.batch import ImageInput
 from datamodules.errors import DataError
 from datamodules.files.pictures import Picture, find_images
-from datamodules.photographs import Photograph, Photographs, ShapeBatches, header
+from datamodules.photographs import (
+    Photograph,
+    Photographs,
+    ShapeBatches,
+    size_and_focal,
+)
 from datamodules.sizes import InputSize, Size, fixed, input_size
 from models.artefacts.form import Opened
 
@@ -57,6 +63,7 @@ class Pictures(LightningDataModule):
                 self.shapes,
                 keep_pixels="ply" in self.prediction.formats,
                 image_input=self.image_input,
+                exif=self.prediction.exif,
             ),
             batch_sampler=ShapeBatches(self.shapes, size, BATCH_PIXELS, *place),
             num_workers=min(self.prediction.workers, len(self.pictures)),
@@ -76,7 +83,9 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         DataError: If there are no pictures, or formats mean what the network does not
             say.
     """
-    pictures = find_images(prediction.images)
+    folder = Path(prediction.output)
+    found = find_images(prediction.images, OwnOutputs(folder))
+    pictures = found.pictures
     spec = opened.network.spec
     if spec.kind == "relative" and set(METRES) & set(prediction.formats):
         raise DataError(
@@ -85,7 +94,6 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         )
     max_depth = spec.max_depth or 1.0
     scale = prediction.scale(max_depth) if "png" in prediction.formats else 0
-    folder = Path(prediction.output)
     folder.mkdir(parents=True, exist_ok=True)
 
     trainer = Trainer(
@@ -105,14 +113,17 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         "input_size": list(wanted) if isinstance(wanted, tuple) else wanted,
         "tta": prediction.tta,
         "tile": prediction.tile,
+        "exif": prediction.exif,
     }
     ledger = Ledger(folder, about, trainer.global_rank, trainer.world_size)
     done = set() if prediction.overwrite else ledger.done(prediction.formats)
     left = [picture for picture in pictures if picture.name not in done]
+    if found.left_out and trainer.is_global_zero:
+        print(f"left out: {found.left_out} files that predict.py itself wrote")
     if done:
         print(f"{len(pictures) - len(left)} of {len(pictures)} are there already")
     if left:
-        headers = [header(p.path) if p.frame is None else (None, None) for p in left]
+        headers = [size_and_focal(picture, prediction.exif) for picture in left]
         seen: InputSize = "native" if prediction.tile else wanted
         patch_px = opened.network.patch_px
         shapes = [_shape(size, seen, wanted, patch_px) for size, _ in headers]

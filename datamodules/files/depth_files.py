@@ -1,4 +1,4 @@
-"""Read one depth map or photograph, and say clearly what is wrong with it."""
+"""Read one depth map, and say clearly what is wrong with it."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -9,27 +9,15 @@ import OpenEXR
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
+from datamodules.files.containers import PNG_SIGNATURE, NotWholeError, check_png
+
+# Whoever reads frames reads both halves of them, and finds both here.
+from datamodules.files.image_files import read_image as read_image
 
 DEPTH_SUFFIXES = (".png", ".npy", ".pfm", ".exr")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 Unknown = Literal["error", "ignore"]
 Stored = NDArray[np.integer[Any] | np.floating[Any]]
-# The last bytes of a complete file: OpenCV 4 returns the readable part of a cut-off
-# image without a word, the missing part black.
-ENDINGS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 PLAUSIBLE_M = (0.1, 100.0)
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB (H, W, 3) uint8, upright by its EXIF orientation.
-
-    Raises:
-        DataError: If the file is missing, unreadable, cut off or no image.
-    """
-    pixels = cv2.imdecode(_read(path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise DataError(f"{path} is not an image that can be decoded; replace it")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
 def read_depth(
@@ -157,10 +145,11 @@ def _read(path: Path) -> NDArray[np.uint8]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
-    ending = ENDINGS.get(path.suffix.lower())
-    if not content or (ending is not None and ending not in content[-4096:]):
-        raise DataError(
-            f"{path} is cut off ({len(content)} bytes without their proper end); "
-            "copy it again"
-        )
+    if not content:
+        raise DataError(f"{path} is empty (0 bytes); copy it again")
+    if content.startswith(PNG_SIGNATURE):
+        try:
+            check_png(content)
+        except NotWholeError as problem:
+            raise DataError(f"{path} {problem}; copy it again") from None
     return np.frombuffer(content, np.uint8)

@@ -18,7 +18,7 @@ from models.artefacts.published.identity import (
     Identity,
     identify,
 )
-from models.artefacts.published.weights import WEIGHTS_FILE, load_weights
+from models.artefacts.published.weights import WEIGHTS_FILE, check_built, load_weights
 from models.networks import DepthNetwork
 from models.networks.interface import Network, OutputSpec
 from models.networks.presets import DESCRIBED, NetworkError, NetworkSpec
@@ -86,6 +86,7 @@ def _network(
     if known.family is not None and known.spec is not None:
         return known.family, known.spec
     if known.size is None or known.version is None or known.kind is None:
+        check_built(path)
         raise NetworkError(
             f"{path} does not say what network it holds; give --network {DESCRIBED}"
         )

@@ -1,14 +1,14 @@
 """Read weights of every form that people have them in, strictly."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.artefacts.files import (
     KEY,
-    misfits,
     not_finite,
     read_tensors,
     read_torch,
@@ -20,16 +20,27 @@ from models.artefacts.published.identity import (
     identify,
     merge_first,
 )
+from models.artefacts.published.nesting import (
+    Found,
+    StateDict,
+    Wanted,
+    best_fit,
+    tensors_in,
+)
 from models.artefacts.published.sources import locate
-from models.artefacts.published.transformers_keys import from_transformers
+from models.artefacts.published.transformers_keys import (
+    from_transformers,
+    transformers_names,
+)
 from models.networks.depth_network import DepthNetwork
 from models.networks.interface import Network
 from models.networks.presets import Kind, NetworkError, NetworkSpec, Size, Version
 
 WEIGHTS_FILE = "model.safetensors"
-MAY_LACK = "mask_token"
-"""timm's files have no such tensor, and depth does not read it."""
-StateDict = dict[str, Tensor]
+DEPTH_ANYTHING_3 = "backbone.pretrained."
+"""In every name of its encoder's tensors, as in those of v1 and v2 behind a prefix."""
+OURS = "depth_head."
+"""In every name of the head of v1 and v2, but not of 3."""
 
 
 def load_depth_anything(
@@ -81,20 +92,11 @@ def load_weights(
     Raises:
         NetworkError: Naming each missing, unexpected or misshapen key.
     """
-    state = official_keys(read_state_dict(path))
-    module: nn.Module = network
-    if part == "encoder":
-        module, prefix = network.encoder, f"{network.encoder_name}."
-        inside = {k: v for k, v in state.items() if k.startswith(prefix)}
-        if inside:
-            state = {key.removeprefix(prefix): v for key, v in inside.items()}
-    expected = shapes_of(module.state_dict())
-    needed = {
-        name: shape
-        for name, shape in expected.items()
-        if name in state or not name.endswith(MAY_LACK)
-    }
-    if problems := misfits(needed, state):
+    module: nn.Module = network if part == "network" else network.encoder
+    inside = "" if part == "network" else f"{network.encoder_name}."
+    wanted = wanted_by(module, inside)
+    state = read_state_dict(path, wanted)
+    if problems := wanted.problems(state):
         raise NetworkError(
             f"{path} does not fit this network: {'; '.join(problems)}; choose the size "
             "and kind that the file is for"
@@ -104,32 +106,61 @@ def load_weights(
     module.load_state_dict(state, strict=False)
 
 
-def read_state_dict(path: Path) -> StateDict:
+def read_state_dict(path: Path, wanted: Wanted | None = None) -> StateDict:
     """Tensors of a file or folder, without the wrappers of training scripts.
 
     `.pth`, `.pt`, `.bin` and `.ckpt` are read without unpickling anything but tensors.
 
+    Args:
+        path: The file or folder.
+        wanted: What is looked for, which comes out by its own names. Without it, the
+            largest state dict is taken as it is.
+
     Raises:
-        NetworkError: If there are none, or only those of an adapter.
+        NetworkError: If there are none, only those of an adapter, or those of a network
+            that is not built here.
     """
-    if path.is_dir():
-        path = _weights_in(path)
-    if path.suffix == ".safetensors":
-        return _without_prefixes(read_tensors(path, NetworkError)[0])
-    state = read_torch(path, NetworkError)
-    if isinstance(state, Mapping) and KEY in state:
-        if state[KEY]["adapter"] is not None:
-            raise merge_first(path)
-        # What else the checkpoint holds is training's.
-        state = state["state_dict"]
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
+    content = _content(path)
+    found = list(tensors_in(content))
+    if wanted is not None:
+        best, whole = best_fit(found, wanted)
+        if not whole:
+            check_built(path, found)
+        if best is not None:
+            if len(whole) > 1:
+                places = ", ".join(
+                    repr(f.where) if f.where else "no key" for f in whole
+                )
+                average = " (the average of training's steps)" if best.average else ""
+                warnings.warn(
+                    f"{path} holds the network {len(whole)} times, under {places}; "
+                    f"that of {best.where or 'no key'}{average} is taken",
+                    stacklevel=2,
+                )
+            return best.state
+    if not found:
         raise NetworkError(f"{path} holds no state dict of tensors")
-    return _without_prefixes({str(key): value for key, value in state.items()})
+    return max(found, key=lambda f: len(f.state)).state
+
+
+def check_built(path: Path, found: Sequence[Found] | None = None) -> None:
+    """Refuse weights of networks that are known, but not built here.
+
+    Args:
+        path: A file or folder.
+        found: Its tensors, where they are read already.
+
+    Raises:
+        NetworkError: Naming the network.
+    """
+    if found is None:
+        found = list(tensors_in(_content(path)))
+    names = [name for part in found for name in part.state]
+    if any(DEPTH_ANYTHING_3 in n for n in names) and not any(OURS in n for n in names):
+        raise NetworkError(
+            f"{path} holds a Depth Anything 3 network, which is not built here; give "
+            "weights of Depth Anything v1 or v2"
+        )
 
 
 def official_keys(state: StateDict) -> StateDict:
@@ -139,21 +170,40 @@ def official_keys(state: StateDict) -> StateDict:
     return state
 
 
-def _without_prefixes(state: StateDict) -> StateDict:
-    """Drop `module.` and `model.` where wrappers put them before every key."""
-    while state:
-        prefix = next(
-            (
-                prefix
-                for prefix in ("module.", "model.", "network.")
-                if all(key.startswith(prefix) for key in state)
-            ),
-            None,
-        )
-        if prefix is None:
-            return state
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+def wanted_by(module: nn.Module, inside: str) -> Wanted:
+    """The tensors of a network, or of its part whose names begin with `inside`."""
+    shapes = shapes_of(module.state_dict())
+    whole = [inside + name for name in shapes]
+    theirs = (
+        n
+        for old in (False, True)
+        for w in whole
+        for n in transformers_names(w, old=old)
+    )
+
+    def renamed(state: StateDict) -> StateDict:
+        state = official_keys(state)
+        own = {
+            k.removeprefix(inside): v for k, v in state.items() if k.startswith(inside)
+        }
+        return own or state
+
+    return Wanted(shapes, frozenset((*shapes, *whole, *theirs)), renamed)
+
+
+def _content(path: Path) -> object:
+    """What a weights file holds, nested as it is."""
+    if path.is_dir():
+        path = _weights_in(path)
+    if path.suffix == ".safetensors":
+        return read_tensors(path, NetworkError)[0]
+    content = read_torch(path, NetworkError)
+    if isinstance(content, Mapping) and KEY in content:
+        if content[KEY]["adapter"] is not None:
+            raise merge_first(path)
+        # What else the checkpoint holds is training's.
+        return content["state_dict"]
+    return content
 
 
 def _weights_in(folder: Path) -> Path:

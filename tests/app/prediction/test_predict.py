@@ -13,7 +13,8 @@ from PIL import Image
 
 from app.prediction.command import main
 from datamodules import SyntheticDataModule
-from datamodules.files.depth_files import read_depth, read_image
+from datamodules.files.depth_files import read_depth
+from datamodules.files.image_files import read_image
 from datamodules.transforms import normalise, resize_image
 from models import DepthAnythingModule
 from models.adapters import Lava
@@ -220,8 +221,10 @@ def test_exif__focal_length_and_orientation(ckpt, tmp_path):
     predict(path, ckpt, tmp_path / "out", "--formats", "ply", "npy")
     assert np.load(tmp_path / "out/turned.jpg.depth.npy").shape == (60, 40)
     content = json.loads((tmp_path / "out/predictions.json").read_text())["files"]
-    # 28 mm on film of 36 mm, 60 pixels.
-    assert content["turned.jpg"]["intrinsics"][0] == pytest.approx(28 / 36 * 60)
+    # 28 mm over the diagonal of 36x24 mm film.
+    assert content["turned.jpg"]["intrinsics"][0] == pytest.approx(
+        28 / 43.2666 * np.hypot(40, 60), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("size", ["56", "70x56", "native"])

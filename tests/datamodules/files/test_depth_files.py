@@ -4,8 +4,9 @@ import OpenEXR
 import pytest
 
 from datamodules.batch import DataError
-from datamodules.files.depth_files import read_depth, read_image
+from datamodules.files.depth_files import read_depth
 from datamodules.files.depth_writers import colour, png_scale, write_png16
+from datamodules.files.image_files import read_image
 
 DEPTH = np.array([[0, 1.5, 2.25], [3.0, 4.0, 10.0]], np.float32)
 
