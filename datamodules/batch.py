@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import NotRequired, Protocol, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,14 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class ReadsImages(Protocol):
+    """A network's own words for the images that it reads."""
+
+    patch_px: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class ImageInput:
     """The images that a network reads; the defaults are DINOv2's."""
@@ -25,6 +33,11 @@ class ImageInput:
     """Subtracted from RGB in 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
     """What the difference is divided by."""
+
+    @classmethod
+    def of(cls, network: ReadsImages) -> Self:
+        """What a network reads."""
+        return cls(network.patch_px, network.image_mean, network.image_std)
 
 
 @dataclass(frozen=True)

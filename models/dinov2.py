@@ -1,15 +1,13 @@
 """A DINOv2 encoder, adapted, under a new DPT head."""
 
-from models.adapters import AdapterConfig, adapt
-from models.artefacts.base import Base
-from models.artefacts.depth_record import DepthRecord
-from models.depth_module import DepthModule
+from models.adapters import AdapterConfig
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.presets import Size
+from models.new_head import NewHeadModule
 from models.optimisation import Optimisation
 
 
-class DINOv2Module(DepthModule):
+class DINOv2Module(NewHeadModule):
     """DINOv2 with a DPT head that is trained from scratch.
 
     Args:
@@ -35,22 +33,7 @@ class DINOv2Module(DepthModule):
         start_depth: float | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 - frozen
     ) -> None:
-        spec = NetworkSpec(size, "v2", "metric", max_depth)
-        base = Base.found(weights, part="encoder")
-        network = DepthNetwork(spec)
-        base.fill(network)
-        if adapter is not None:
-            adapter = adapter.with_defaults(
-                targets=(r"^pretrained\.blocks\.",), train_fully=(r"^depth_head$",)
-            )
-        record = DepthRecord(
-            network=spec,
-            image_size=image_size,
-            base=base,
-            base_sha256=base.fingerprint(network),
-            adapter=adapter,
+        network = DepthNetwork(NetworkSpec(size, "v2", "metric", max_depth))
+        super().__init__(
+            network, weights, max_depth, image_size, adapter, start_depth, optimisation
         )
-        network.start_at_depth(max_depth / 4 if start_depth is None else start_depth)
-        if adapter is not None:
-            adapt(network, adapter)
-        super().__init__(network, record, optimisation)

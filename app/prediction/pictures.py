@@ -1,6 +1,7 @@
 """Predict depth for every picture, each process its share."""
 
 import signal
+import warnings
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -86,11 +87,18 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
     folder = Path(prediction.output)
     found = find_images(prediction.images, OwnOutputs(folder))
     pictures = found.pictures
-    spec = opened.network.spec
+    spec, unit = opened.network.spec, opened.network.unit
     if spec.kind == "relative" and set(METRES) & set(prediction.formats):
         raise DataError(
-            "the network is relative: it predicts disparity without a unit, for which "
+            f"the network is relative: it predicts {unit} without a unit, for which "
             f"{', '.join(METRES)} have no meaning; use --formats npy, pfm or exr"
+        )
+    focal_px = getattr(spec, "canonical_focal_px", None)
+    if focal_px is not None:
+        warnings.warn(
+            f"the network's metres are those of a camera whose focal length is "
+            f"{focal_px:g} px of its input; multiply by focal / {focal_px:g}",
+            stacklevel=2,
         )
     max_depth = spec.max_depth or 1.0
     scale = prediction.scale(max_depth) if "png" in prediction.formats else 0
@@ -108,7 +116,9 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
     about: dict[str, object] = {
         "model": opened.source,
         "kind": spec.kind,
+        "unit": unit,
         "max_depth": spec.max_depth,
+        "canonical_focal_px": focal_px,
         "png_units_per_metre": scale or None,
         "input_size": list(wanted) if isinstance(wanted, tuple) else wanted,
         "tta": prediction.tta,
@@ -145,7 +155,7 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
             ledger,
         )
         trainer.callbacks.append(writer)  # type: ignore[attr-defined]
-        tile = fixed(wanted) if prediction.tile else None
+        tile = fixed(wanted, patch_px) if prediction.tile else None
         model = Predictor(opened.merged(), tta=prediction.tta, tile=tile)
         data = Pictures(left, shapes, prediction, opened.image_input)
         before = signal.signal(signal.SIGTERM, _stop)
@@ -164,7 +174,9 @@ def _shape(
     size: Size | None, seen: InputSize, wanted: InputSize, patch_px: int
 ) -> Size:
     """Network input of a picture; of one that cannot be read it does not matter."""
-    return fixed(wanted) if size is None else input_size(size, seen, patch_px)
+    if size is None:
+        return fixed(wanted, patch_px)
+    return input_size(size, seen, patch_px)
 
 
 def _report(

@@ -60,8 +60,7 @@ class Opened:
     @property
     def image_input(self) -> ImageInput:
         """What the network reads."""
-        network = self.network
-        return ImageInput(network.patch_px, network.image_mean, network.image_std)
+        return ImageInput.of(self.network)
 
     @property
     def adapted(self) -> Network:
@@ -140,7 +139,7 @@ class Form(ABC):
         """Images to compare on, the same at every call."""
         patch_px = opened.network.patch_px
         small = (5 * patch_px, 7 * patch_px)
-        return [smooth(1, fixed(size)), smooth(3, small)]
+        return [smooth(1, fixed(size, patch_px)), smooth(3, small)]
 
 
 def save(form: Form, opened: Opened, folder: Path, options: ExportOptions) -> float:

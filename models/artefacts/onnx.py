@@ -19,8 +19,14 @@ from models.errors import ExportError
 from models.networks import NetworkError, NetworkSpec
 from models.networks.exportable import open_sizes
 from models.networks.interface import DepthPredictor, Network
+from models.networks.presets import Unit
 
 OPSET = 20
+WORDS: dict[Unit, str] = {
+    "metres": "metres",
+    "disparity": "affine disparity",
+    "depth": "up to its scale",
+}
 
 
 class OnnxNetwork(DepthPredictor):
@@ -58,9 +64,20 @@ class OnnxNetwork(DepthPredictor):
         self.image_size = stored_size(about["image_size"])
         max_depth = about["max_depth"]
         kind = "relative" if max_depth is None else "metric"
-        self.spec = NetworkSpec(kind=kind, max_depth=max_depth)  # type: ignore[arg-type]
+        focal = about.get("canonical_focal_px")
+        self.spec = NetworkSpec(
+            kind=kind,  # type: ignore[arg-type]
+            max_depth=max_depth,
+            canonical_focal_px=focal,
+        )
+        self._unit = about.get("unit")
         half = "float16" in self.session.get_inputs()[0].type
         self.dtype = torch.float16 if half else torch.float32
+
+    @property
+    def unit(self) -> Unit:
+        # Exports up to November 2026 do not say it.
+        return self._unit or super().unit
 
     def forward(self, image: Tensor) -> Tensor:
         """Depth (B, 1, H, W) float32 of normalised images (B, 3, H, W)."""
@@ -123,8 +140,9 @@ class Onnx(Form):
             "image_mean": list(network.image_mean),
             "image_std": list(network.image_std),
             "image_size": options.image_size,
-            "output": "depth (batch, 1, height, width), "
-            + ("metres" if spec.kind == "metric" else "affine disparity"),
+            "output": f"depth (batch, 1, height, width), {WORDS[network.unit]}",
+            "unit": network.unit,
+            "canonical_focal_px": getattr(spec, "canonical_focal_px", None),
             "max_depth": spec.max_depth,
             "opset": OPSET,
             **opened.notes(),
