@@ -4,20 +4,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.comparison.tasks import TaskData
 from models.depth_module import DepthModule
+from models.networks.interface import DepthPredictor
 
 PIXELS_PER_IMAGE = 256
 MIN_DEPTH_M = 1e-3
 
 
-class Calibrated(nn.Module):
+class Calibrated(DepthPredictor):
     """A network whose depth is multiplied by a scale and moved by a shift."""
 
-    def __init__(self, network: nn.Module, scale: float, shift: float) -> None:
+    def __init__(self, network: DepthPredictor, scale: float, shift: float) -> None:
         super().__init__()
+        self.spec = network.spec
         self.network, self.scale, self.shift = network, scale, shift
 
     def forward(self, image: Tensor) -> Tensor:
