@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.depth_anything import DepthAnythingModule
     from models.dinov2 import DINOv2Module
+    from models.dinov3 import DINOv3Module
+    from models.timm_vit import TimmModule
 
-__all__ = ["DINOv2Module", "DepthAnythingModule"]
-_HOMES = {"DINOv2Module": "dinov2", "DepthAnythingModule": "depth_anything"}
+__all__ = ["DINOv2Module", "DINOv3Module", "DepthAnythingModule", "TimmModule"]
+_HOMES = {
+    "DINOv2Module": "dinov2",
+    "DINOv3Module": "dinov3",
+    "DepthAnythingModule": "depth_anything",
+    "TimmModule": "timm_vit",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -94,13 +94,7 @@ class DepthModule(LightningModule):
     @property
     def image_input(self) -> ImageInput:
         """What the network reads; the data module asks for it."""
-        network = self.network
-        return ImageInput(
-            network.patch_px,
-            network.image_mean,
-            network.image_std,
-            focal=network.canonical_focal_px is not None,
-        )
+        return ImageInput.of(self.network)
 
     def forward(self, image: Tensor) -> Tensor:
         """Depth (B, 1, h, w) in metres of normalised images (B, 3, h, w)."""
@@ -118,7 +112,8 @@ class DepthModule(LightningModule):
             return depth
         focal_px = input_focal_px(batch)
         if self.training:
-            reach = focal_px / canonical_px * (self.record.network.max_depth or 0.0)
+            ends_at = self.record.network.max_depth if self.network.saturates else None
+            reach = focal_px / canonical_px * (ends_at or float("inf"))
             self._cameras.note(focal_px, batch["depth"], batch["valid"], reach)
         return to_metres(depth, focal_px, canonical_px)
 
@@ -164,16 +159,18 @@ class DepthModule(LightningModule):
         self._log_means("val", self.val_metrics)
 
     def on_test_start(self) -> None:
-        relative, disparity = (
-            self.record.network.kind == "relative",
-            self.scoring.align == "disparity",
-        )
-        if relative and not disparity:
+        unit, align = self.network.unit, self.scoring.align
+        if unit == "disparity" and align != "disparity":
             raise OptionError(
                 "the network is relative and predicts affine disparity; give "
                 "--align disparity"
             )
-        if disparity and not relative:
+        if unit == "depth" and align not in ("median", "scale_shift"):
+            raise OptionError(
+                "the network is relative and predicts depth up to its scale; give "
+                "--align median or scale_shift"
+            )
+        if unit == "metres" and align == "disparity":
             raise OptionError(
                 "--align disparity is for relative networks, but this one predicts "
                 "metres; use none, median or scale_shift"

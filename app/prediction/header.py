@@ -36,6 +36,7 @@ def header(
         "model": opened.source,
         "sha256": opened.fingerprint,
         "kind": spec.kind,
+        "unit": opened.network.unit,
         "max_depth": spec.max_depth,
         "canonical_focal_px": opened.network.canonical_focal_px,
         "png_units_per_metre": scale or None,

@@ -92,10 +92,10 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
     folder = Path(prediction.output)
     found = find_images(prediction.images, OwnOutputs(folder))
     pictures = found.pictures
-    spec = opened.network.spec
+    spec, unit = opened.network.spec, opened.network.unit
     if spec.kind == "relative" and set(METRES) & set(prediction.formats):
         raise DataError(
-            "the network is relative: it predicts disparity without a unit, for which "
+            f"the network is relative: it predicts {unit} without a unit, for which "
             f"{', '.join(METRES)} have no meaning; use --formats npy, pfm or exr"
         )
     max_depth = spec.max_depth or 1.0
@@ -135,7 +135,7 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         seen: InputSize = "native" if prediction.tile else wanted
         patch_px = opened.network.patch_px
         shapes = [_shape(size, seen, wanted, patch_px) for size, _ in headers]
-        tile = fixed(wanted) if prediction.tile else None
+        tile = fixed(wanted, patch_px) if prediction.tile else None
         whole = shapes if tile is None else [tile] * len(shapes)
         factors = _factors(opened, left, headers, whole, camera)
         writer = DepthWriter(
@@ -171,7 +171,9 @@ def _shape(
     size: Size | None, seen: InputSize, wanted: InputSize, patch_px: int
 ) -> Size:
     """Network input of a picture; of one that cannot be read it does not matter."""
-    return fixed(wanted) if size is None else input_size(size, seen, patch_px)
+    if size is None:
+        return fixed(wanted, patch_px)
+    return input_size(size, seen, patch_px)
 
 
 def _factors(
