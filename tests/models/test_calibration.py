@@ -146,6 +146,7 @@ def test_auto__takes_the_median_where_a_slope_has_no_meaning():
     ],
 )
 def test_points_that_contradict_the_prediction__are_refused(unit, fit, p):
+    needs_scikit_learn()
     with pytest.raises(DataError, match="contradict the prediction"):
         calibrate(p, 4 - np.linspace(1, 2, 20), unit, fit, FAR_M)
 
