@@ -14,6 +14,7 @@ from app.prediction.known_points import KnownPoints, Points
 from app.prediction.options import PointsPer
 from app.prediction.predictor import PhotographBatch, at_size
 from datamodules.errors import DataError
+from datamodules.files.depths.writing import PIXELS_MAX
 from datamodules.files.pictures import Picture
 from models.calibration import (
     FEWEST,
@@ -27,8 +28,8 @@ from models.calibration import (
 from models.networks.presets import Unit
 
 BEYOND = 2.0
-"""Times the farthest known point: there calibrated depth ends, or at the network's own
-max_depth where that is farther."""
+"""Times the farthest known point: so far calibrated depth goes."""
+PNG_REACH_M = PIXELS_MAX / 256
 Depth = NDArray[np.float32]
 
 
@@ -140,6 +141,19 @@ class PointSampler(Callback):
             raise DataError("none of the pictures that have known points can be read")
         known = [self.points[name][:, 2] for name in names]
         return np.concatenate([whole[name] for name in names]), np.concatenate(known)
+
+
+def far_m(farthest_m: float, max_depth: float | None) -> float:
+    """Where calibrated depth ends: beyond the farthest point, within what PNGs hold.
+
+    One wrong point shall not make a whole run's PNGs impossible.
+
+    Args:
+        farthest_m: Depth of the farthest known point.
+        max_depth: Of a metric network, whose own reach remains.
+    """
+    beyond = min(BEYOND * farthest_m, PNG_REACH_M)
+    return max(beyond, farthest_m, max_depth or 0.0)
 
 
 def at_points(depth: Depth, points: Points) -> Depth:

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from app.errors import fail
-from app.prediction.calibrator import BEYOND, Calibrator, PointSampler
+from app.prediction.calibrator import Calibrator, PointSampler, far_m
 from app.prediction.camera import Camera, input_focals_px
 from app.prediction.header import header
 from app.prediction.known_points import known_points
@@ -111,7 +111,7 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         )
     max_depth, calibrator = spec.max_depth or 1.0, None
     if points is not None:
-        max_depth = max(spec.max_depth or 0.0, BEYOND * points.farthest_m)
+        max_depth = far_m(points.farthest_m, spec.max_depth)
         how = prediction.points_per, prediction.points_fit
         calibrator = Calibrator(points, *how, unit, max_depth)
         calibrator.check(pictures)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from app.prediction.calibrator import far_m
 from datamodules.files.depths.reading import read_depth
 from tests.app.prediction.known import plain, predict, write_table
 
@@ -171,6 +172,14 @@ def test_exif__x_and_y_are_those_of_the_picture_as_shown(tmp_path, networks):
     np.testing.assert_allclose(maps["a.jpg"], 5 * depth, rtol=1e-5)
     with pytest.raises(SystemExit):
         predict(root, metric, "--points", table, "--exif", "ignore", out="stored")
+
+
+@pytest.mark.parametrize(
+    ("farthest_m", "max_depth", "expected"),
+    [(4, None, 8), (4, 10, 10), (200, 80, 65535 / 256), (300, 80, 300)],
+)
+def test_far_end__is_beyond_the_points_and_within_pngs(farthest_m, max_depth, expected):
+    assert far_m(farthest_m, max_depth) == expected
 
 
 @pytest.mark.slow
