@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import cv2
+import lightning.pytorch  # noqa: F401 - its log goes where stderr is at this moment
 import numpy as np
 import pytest
 import torch

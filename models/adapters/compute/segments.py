@@ -62,7 +62,9 @@ def segments(
         (B, n, out).
     """
     flat = [tensor for route in routes for tensor in route]
-    y: Tensor = _Segments.apply(x, tuple(runs), tuple(hybrids), *flat)
+    # A run's rows are a view: pointwise convolutions hand in their channels transposed.
+    rows = x.contiguous()
+    y: Tensor = _Segments.apply(rows, tuple(runs), tuple(hybrids), *flat)
     return y
 
 
