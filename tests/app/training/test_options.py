@@ -117,11 +117,15 @@ def test_scoring__is_in_the_results_and_their_name(run, monkeypatch, capsys):
     folder, recipe, _ = run
     monkeypatch.chdir(folder)
     before = dataclasses.asdict(Scoring())
-    for name, value in (("align", "median"), ("flip_tta", True), ("boundary", True)):
+    for name, value, suffix in (
+        ("align", "median", "_aligned_median"),
+        ("flip_tta", True, "_flip"),
+        ("boundary", True, ""),
+    ):
         assert before[name] != value
         text = str(value).lower()
         main(["test", "--config", recipe, "--ckpt_path", LAST, f"--{name}", text])
-        (path,) = (folder / LAST).parent.glob("test_full*.json")
+        path = (folder / LAST).with_name(f"test_full{suffix}.json")
         said = json.loads(path.read_text())[name]
         if name == "boundary":
             assert said["n_images"] + said["n_without_edges"] == 3
