@@ -20,9 +20,10 @@ from models.alignment import aligned
 from models.artefacts.checkpoint import network_tensors
 from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY
+from models.boundary import BoundaryF1, BoundaryScores
 from models.camera import SeenCameras, input_focal_px, to_metres
 from models.errors import OptionError
-from models.losses import silog
+from models.losses import log_gradient, silog
 from models.metrics import DepthMetrics, per_image
 from models.networks.depth_network import with_flip
 from models.networks.interface import Network
@@ -84,6 +85,8 @@ class DepthModule(LightningModule):
         self.scores = record.scores
         self.val_metrics = DepthMetrics()
         self.test_metrics = DepthMetrics()
+        self.test_boundary = BoundaryF1()
+        self.boundary: BoundaryScores | None = None
         for name, parameter in network.named_parameters():
             if is_never_trained(network, name):
                 parameter.requires_grad_(False)
@@ -129,6 +132,10 @@ class DepthModule(LightningModule):
             delta1 = per_image(depth, target, valid)[scored, 0].mean()
         size = len(target)
         self.log("train/silog", loss.detach(), batch_size=size)
+        if weight := self.optimisation.gradient_weight:
+            gradient = log_gradient(depth, target, valid)
+            self.log("train/log_gradient", gradient.detach(), batch_size=size)
+            loss = loss + weight * gradient
         if self.record.adapter is not None:
             penalty = orthogonality(self.network, self.record.adapter)
             if penalty is not None:
@@ -143,7 +150,10 @@ class DepthModule(LightningModule):
         return self._evaluate(batch, self.val_metrics, Scoring())
 
     def test_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
-        return self._evaluate(batch, self.test_metrics, self.scoring)
+        depth = self._evaluate(batch, self.test_metrics, self.scoring)
+        if self.scoring.boundary:
+            self.test_boundary.update(depth, batch["depth"], batch["valid"])
+        return depth
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val", self.val_metrics)
@@ -207,6 +217,8 @@ class DepthModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_means("test", self.test_metrics)
+        if self.scoring.boundary:
+            self.boundary = self.test_boundary.scores()
 
     def configure_optimizers(self) -> Any:
         steps = steps_of(self.trainer)

@@ -11,7 +11,7 @@ NEUTRAL = (
     *("batch_size", "workers", "accelerator", "devices"),
 )
 """Options that change which files are written, where, how fast: not what is in them."""
-RESOLVED = ("depth_scale", "size", "shrink")
+RESOLVED = ("depth_scale", "size", "shrink", "points")
 """Options whose meaning for this model stands in their place."""
 
 
@@ -21,6 +21,7 @@ def header(
     wanted: InputSize,
     shrink: Shrink,
     scale: int,
+    points_sha256: str | None = None,
 ) -> dict[str, object]:
     """The model and every option that a file's content depends on.
 
@@ -30,18 +31,20 @@ def header(
         wanted: The network's input.
         shrink: How larger pictures are brought to it.
         scale: Units per metre of 16-bit PNGs; 0 where none are written.
+        points_sha256: Of the known points that make metres of what is predicted.
     """
     spec = opened.network.spec
     about: dict[str, object] = {
         "model": opened.source,
         "sha256": opened.fingerprint,
         "kind": spec.kind,
-        "unit": opened.network.unit,
+        "unit": "metres" if points_sha256 else opened.network.unit,
         "max_depth": spec.max_depth,
         "canonical_focal_px": opened.network.canonical_focal_px,
         "png_units_per_metre": scale or None,
         "input_size": list(wanted) if isinstance(wanted, tuple) else wanted,
         "image_shrink": shrink,
+        "points_sha256": points_sha256 or "not given",
     }
     for option in fields(Prediction):
         if option.name not in NEUTRAL + RESOLVED:

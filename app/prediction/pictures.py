@@ -9,10 +9,12 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from app.errors import fail
+from app.prediction.calibrator import Calibrator, PointSampler, far_m
 from app.prediction.camera import Camera, input_focals_px
 from app.prediction.header import header
+from app.prediction.known_points import known_points
 from app.prediction.ledger import LEDGER, Ledger
-from app.prediction.options import Prediction
+from app.prediction.options import Format, Prediction
 from app.prediction.own_outputs import OwnOutputs
 from app.prediction.predictor import Predictor, collate
 from app.prediction.writer import DepthWriter
@@ -93,12 +95,26 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
     found = find_images(prediction.images, OwnOutputs(folder))
     pictures = found.pictures
     spec, unit = opened.network.spec, opened.network.unit
-    if spec.kind == "relative" and set(METRES) & set(prediction.formats):
+    points = None
+    if prediction.points is not None:
+        source, units = Path(prediction.points), prediction.points_scale
+        points = known_points(source, units, pictures, prediction.exif)
+    if (
+        spec.kind == "relative"
+        and points is None
+        and set(METRES) & set(prediction.formats)
+    ):
         raise DataError(
             f"the network is relative: it predicts {unit} without a unit, for which "
-            f"{', '.join(METRES)} have no meaning; use --formats npy, pfm or exr"
+            f"{', '.join(METRES)} have no meaning; use --formats npy, pfm or exr, "
+            "or give --points, from which metres are made"
         )
-    max_depth = spec.max_depth or 1.0
+    max_depth, calibrator = spec.max_depth or 1.0, None
+    if points is not None:
+        max_depth = far_m(points.farthest_m, spec.max_depth)
+        how = prediction.points_per, prediction.points_fit
+        calibrator = Calibrator(points, *how, unit, max_depth)
+        calibrator.check(pictures)
     scale = prediction.scale(max_depth) if "png" in prediction.formats else 0
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -114,7 +130,8 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
     image_input = opened.image_input
     if prediction.shrink is not None:
         image_input = replace(image_input, shrink=prediction.shrink)
-    about = header(opened, prediction, wanted, image_input.shrink, scale)
+    sha256 = None if points is None else points.sha256
+    about = header(opened, prediction, wanted, image_input.shrink, scale, sha256)
     ledger = Ledger(folder, about, trainer.global_rank, trainer.world_size)
     done = set() if prediction.overwrite else ledger.done(prediction.formats)
     camera = Camera(
@@ -131,29 +148,23 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
     if done:
         print(f"{len(pictures) - len(left)} of {len(pictures)} are there already")
     if left:
-        headers = [size_and_focal(picture, prediction.exif) for picture in left]
-        seen: InputSize = "native" if prediction.tile else wanted
-        patch_px = opened.network.patch_px
-        shapes = [_shape(size, seen, wanted, patch_px) for size, _ in headers]
-        tile = fixed(wanted, patch_px) if prediction.tile else None
-        whole = shapes if tile is None else [tile] * len(shapes)
-        factors = _factors(opened, left, headers, whole, camera)
+        ready = _Ready(opened, prediction, wanted, camera, image_input)
+        if calibrator is not None and prediction.points_per == "run":
+            calibrator = _with_shared(calibrator, trainer, ready, pictures)
+        model, data, focals_px = ready(left, prediction.formats)
         writer = DepthWriter(
             folder,
             left,
-            [focal_px for _, focal_px in headers],
+            focals_px,
             prediction.formats,
             max_depth,
             scale,
             prediction.colormap,
             camera,
+            calibrator,
             ledger,
         )
         trainer.callbacks.append(writer)  # type: ignore[attr-defined]
-        model = Predictor(
-            opened.merged(), tta=prediction.tta, tile=tile, factors=factors
-        )
-        data = Pictures(left, shapes, prediction, image_input)
         before = signal.signal(signal.SIGTERM, _stop)
         try:
             trainer.predict(model, data, return_predictions=False)
@@ -165,6 +176,69 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         errors = ledger.fold()
         said = [errors.get(p.name, f"{p.name}: its files are gone") for p in pictures]
         _report(said, prediction, scale)
+
+
+class _Ready:
+    """Makes pictures ready for the network, and the network for them.
+
+    Args:
+        opened: Its adapters are folded in, in place.
+        prediction: How to predict.
+        wanted: The network's input.
+        camera: Of the pictures.
+        image_input: What the network reads.
+    """
+
+    def __init__(
+        self,
+        opened: Opened,
+        prediction: Prediction,
+        wanted: InputSize,
+        camera: Camera,
+        image_input: ImageInput,
+    ) -> None:
+        self.opened, self.prediction, self.wanted = opened, prediction, wanted
+        self.camera, self.image_input = camera, image_input
+
+    def __call__(
+        self, some: list[Picture], formats: tuple[Format, ...]
+    ) -> tuple[Predictor, Pictures, list[float | None]]:
+        """Model, data and focal lengths by EXIF of some of the pictures."""
+        prediction, wanted = self.prediction, self.wanted
+        headers = [size_and_focal(picture, prediction.exif) for picture in some]
+        seen: InputSize = "native" if prediction.tile else wanted
+        patch_px = self.opened.network.patch_px
+        shapes = [_shape(size, seen, wanted, patch_px) for size, _ in headers]
+        tile = fixed(wanted, patch_px) if prediction.tile else None
+        whole = shapes if tile is None else [tile] * len(shapes)
+        factors = _factors(self.opened, some, headers, whole, self.camera)
+        model = Predictor(
+            self.opened.merged(), tta=prediction.tta, tile=tile, factors=factors
+        )
+        data = Pictures(
+            some, shapes, replace(prediction, formats=formats), self.image_input
+        )
+        return model, data, [focal_px for _, focal_px in headers]
+
+
+def _with_shared(
+    calibrator: Calibrator, trainer: Trainer, ready: _Ready, pictures: list[Picture]
+) -> Calibrator:
+    """With one fit for the run, for which the pictures with points are predicted."""
+    points = calibrator.points.by_name
+    some = [picture for picture in pictures if picture.name in points]
+    sampler = PointSampler(some, points)
+    model, data, _ = ready(some, formats=())
+    trainer.callbacks.append(sampler)  # type: ignore[attr-defined]
+    trainer.predict(model, data, return_predictions=False)
+    trainer.callbacks.remove(sampler)  # type: ignore[attr-defined]
+    calibrator = calibrator.with_shared(*sampler.gathered())
+    if trainer.is_global_zero and (found := calibrator.shared) is not None:
+        print(
+            f"one fit for the run: {found.fit}, scale {found.scale:.6g}, shift "
+            f"{found.shift:.6g}, from {found.count} points of {len(some)} pictures"
+        )
+    return calibrator
 
 
 def _shape(

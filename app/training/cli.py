@@ -142,7 +142,7 @@ class DepthCLI(LightningCLI):
         """Hand the options of `test` to the module."""
         self.before_validate()
         config = self.config["test"]
-        self.model.scoring = Scoring(config.align, config.flip_tta)
+        self.model.scoring = Scoring(config.align, config.flip_tta, config.boundary)
 
     def _checkpoint(self) -> Mapping[str, Any] | None:
         """What is in the file that --ckpt_path names; None without one."""

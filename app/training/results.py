@@ -163,7 +163,7 @@ class TestResults(Callback):
         protocol, images = pl_module.protocol, pl_module.images["test"]
         trainable, total = parameters(pl_module)
         record, scoring = pl_module.record, pl_module.scoring
-        empty = pl_module.empty["test"]
+        empty, edges = pl_module.empty["test"], pl_module.boundary
         ckpt = trainer.ckpt_path
         folder = Path(ckpt).parent if ckpt else Path(trainer.default_root_dir)
         frames = len(trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
@@ -177,6 +177,7 @@ class TestResults(Callback):
                 "metrics": metrics,
                 "align": scoring.align,
                 "flip_tta": scoring.flip_tta,
+                "boundary": edges and edges._asdict(),
                 "n_empty": empty,
                 "checkpoint": Path(ckpt).name if ckpt else None,
                 "model": record.own()["network"] | {"base": record.base.weights},
@@ -192,6 +193,11 @@ class TestResults(Callback):
             f"trained {trainable:,} of {total:,} parameters "
             f"({100 * trainable / total:.2f} %)",
         ]
+        if edges is not None:
+            lines.append(
+                f"boundary F1 {edges.f1:.4f} of {edges.n_images} images; "
+                f"{edges.n_without_edges} have no edge and were not averaged"
+            )
         if empty:
             lines.append(f"{empty} images had no valid pixel and were not averaged")
         lines += count_warning(protocol, images)
