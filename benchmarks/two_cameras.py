@@ -3,12 +3,12 @@
     python -m benchmarks.two_cameras --out runs/two_cameras   # about 20 minutes
 
 Ray-cast rooms of two cameras, half with a horizontal field of view of 45-55 degrees,
-half with 85-95, are written as PNGs and a CSV with `fx`. The packaged network is adapted
-to them by LAVA of rank 8 with `train.py fit` on `configs/folder.yaml`, as it is and with
-`--model.camera canonical`, and scored by `train.py test` on rooms of the same cameras and
-of three others that it never saw. Every seed has rooms of its own. What is printed is
-delta1 without median scaling, the mean over the seeds, and Student's 95 % interval of it
-and of the paired difference.
+half with 85-95, are written as PNGs and a CSV with `fx`. The packaged network is
+adapted to them by LAVA of rank 8 with `train.py fit` on `configs/folder.yaml`, as it is
+and with `--model.camera canonical`, and scored by `train.py test` on rooms of the same
+cameras and of three others that it never saw. Every seed has rooms of its own. What is
+printed is delta1 without median scaling, the mean over the seeds, and Student's 95 %
+interval of it and of the paired difference.
 """
 
 import argparse
