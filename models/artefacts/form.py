@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules.batch import ImageInput
 from datamodules.files.whole import whole_folder
-from datamodules.sizes import InputSize, fixed
+from datamodules.sizes import InputSize, Shrink, fixed
 from models.adapters import merge
 from models.artefacts.base import fingerprint
 from models.artefacts.depth_record import DepthRecord
@@ -58,11 +58,14 @@ class Opened:
     """That it was trained at, (rows, cols), or is used at; None where nothing tells."""
     source: str
     """What the user called it."""
+    image_shrink: Shrink = "area"
+    """How larger pictures are brought to its input, where no record says it."""
 
     @property
     def image_input(self) -> ImageInput:
         """What the network reads."""
-        shrink = "area" if self.record is None else self.record.image_shrink
+        record = self.record
+        shrink = self.image_shrink if record is None else record.image_shrink
         return ImageInput.of(self.network, shrink)
 
     @property
@@ -90,12 +93,11 @@ class Opened:
         return self.network.eval()
 
     def notes(self) -> dict[str, object]:
-        """What a merged export should say about where it comes from."""
-        if self.record is None:
-            return {}
-        content = self.record.to_dict()
+        """What a merged export should say of how it is used and where it comes from."""
+        content = {} if self.record is None else self.record.to_dict()
         wanted = ("base", "adapter", "scores", "focals_px")
-        return {key: content[key] for key in wanted if key in content}
+        found = {key: content[key] for key in wanted if key in content}
+        return {"image_shrink": self.image_input.shrink, **found}
 
 
 class Form(ABC):

@@ -72,7 +72,7 @@ class Merged(Form):
         network = family(spec)
         load_weights(network, path)
         size = known.image_size or network.image_size
-        return Opened(network, None, size, str(path))
+        return Opened(network, None, size, str(path), known.image_shrink)
 
     def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
         size = options.image_size

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.files.whole import write_json
+from datamodules.sizes import Shrink
 from models.artefacts.files import KEY, read_json
 from models.artefacts.form import Asked, ExportOptions, Form, Opened
 from models.artefacts.published.identity import CONFIG_FILE, ONNX_FILE, stored_size
@@ -75,6 +76,7 @@ class OnnxNetwork(DepthPredictor):
             canonical_focal_px=focal_px,
         )
         self._unit = about.get("unit")
+        self.image_shrink: Shrink = about.get("image_shrink", "area")
         half = "float16" in self.session.get_inputs()[0].type
         self.dtype = torch.float16 if half else torch.float32
 
@@ -134,7 +136,8 @@ class Onnx(Form):
 
     def open(self, path: Path, asked: Asked) -> Opened:
         network = OnnxNetwork(path / ONNX_FILE if path.is_dir() else path)
-        return Opened(network, None, network.image_size, str(path))
+        size, shrink = network.image_size, network.image_shrink
+        return Opened(network, None, size, str(path), shrink)
 
     def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
         network = opened.adapted

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from datamodules.sizes import InputSize
+from datamodules.sizes import InputSize, Shrink
 from models.artefacts.families import network_from_dict
 from models.artefacts.files import KEY, read_json, read_torch
 from models.artefacts.published import depth_anything_3
@@ -53,16 +53,22 @@ class Identity:
     family: type[Network] | None = field(default=None, compare=False)
     spec: OutputSpec | None = field(default=None, compare=False)
     """All of it, with its family, where the file says all."""
+    image_shrink: Shrink = field(default="area", kw_only=True)
+    """How larger pictures are brought to its input: as in training."""
 
     @classmethod
     def of(
-        cls, family: type[Network], spec: OutputSpec, image_size: InputSize | None
+        cls,
+        family: type[Network],
+        spec: OutputSpec,
+        image_size: InputSize | None,
+        image_shrink: Shrink = "area",
     ) -> "Identity":
         """Of a file that says everything."""
         size, version = getattr(spec, "size", None), getattr(spec, "version", None)
         focal_px = getattr(spec, "canonical_focal_px", None)
         about = (size, version, spec.kind, spec.max_depth, image_size, focal_px)
-        return cls(*about, family, spec)
+        return cls(*about, family, spec, image_shrink=image_shrink)
 
     def check(self, source: str, spec: OutputSpec, *, kind: bool) -> None:
         """Refuse a network that these weights are not for.
@@ -94,8 +100,7 @@ def identify(path: Path) -> Identity:
     if config.is_file():
         content = read_json(config, NetworkError)
         if content.get("format") == FORMAT:
-            size = stored_size(content.get("image_size"))
-            return Identity.of(*network_from_dict(content), size)
+            return _said(content)
         if content.get("model_type") == "depth_anything":
             return _from_transformers(content, folder)
         if isinstance(called := content.get(depth_anything_3.MODEL_NAME), str):
@@ -105,9 +110,7 @@ def identify(path: Path) -> Identity:
     if path.suffix == ".ckpt" and path.is_file():
         checkpoint = read_torch(path, NetworkError)
         if isinstance(checkpoint, Mapping) and KEY in checkpoint:
-            record = checkpoint[KEY]
-            size = stored_size(record["image_size"])
-            return Identity.of(*network_from_dict(record), size)
+            return _said(checkpoint[KEY])
     # The Hub's cache keeps the repository's name in a folder's.
     cached = [part for part in path.parts if part.startswith("models--")]
     for name in (path.name, *cached):
@@ -132,6 +135,13 @@ def stored_size(size: Any) -> InputSize | None:
     return (int(size[0]), int(size[1])) if isinstance(size, list) else size
 
 
+def _said(content: Mapping[str, Any]) -> Identity:
+    """What a description of ours says."""
+    size = stored_size(content.get("image_size"))
+    shrink = content.get("image_shrink", "area")
+    return Identity.of(*network_from_dict(content), size, shrink)
+
+
 def _from_transformers(config: Mapping[str, Any], folder: Path) -> Identity:
     dim = config.get("reassemble_hidden_size")
     size = next((s for s, p in PRESETS.items() if p.embed_dim == dim), None)
@@ -144,15 +154,21 @@ def _from_transformers(config: Mapping[str, Any], folder: Path) -> Identity:
         versions: tuple[Version, Version] = ("v1", "v2")
         same = (v for v in versions if PRESETS[size].taps(v) == taps)
         version = next(same, None)
-    focal_px = (config.get("lava_depth") or {}).get("canonical_focal_px")
+    notes = config.get(KEY) or {}
     return Identity(
-        size, version, kind, max_depth, _size_of_ours(config, folder), focal_px
+        size,
+        version,
+        kind,
+        max_depth,
+        _size_of_ours(config, folder),
+        notes.get("canonical_focal_px"),
+        image_shrink=notes.get("image_shrink", "area"),
     )
 
 
 def _size_of_ours(config: Mapping[str, Any], folder: Path) -> InputSize | None:
     """The size that our exports have; others' folders keep the shape of pictures."""
-    notes = config.get("lava_depth")
+    notes = config.get(KEY)
     if notes is None:
         return None
     if "image_size" in notes:

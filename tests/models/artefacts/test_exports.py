@@ -18,6 +18,7 @@ from models.artefacts import form as forms
 from models.artefacts import form_named
 from models.artefacts import onnx as onnx_form
 from models.artefacts.form import ExportOptions, Opened, difference
+from models.artefacts.opening import open_model
 from models.errors import ExportError
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.exportable import open_sizes
@@ -208,3 +209,23 @@ def test_export__on_a_full_disk_is_one_error_and_leaves_nothing(network, tmp_pat
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "depth-anything",
+        "transformers",
+        pytest.param("onnx", marks=[onnx_of_any_size, pytest.mark.slow]),
+    ],
+)
+def test_form__says_how_larger_pictures_are_made_smaller(network, tmp_path, form):
+    opened = Opened(network, None, SIZE, "network", "cubic")
+    kind = form_named(form)
+    forms.save(kind, opened, tmp_path / "out", ExportOptions(SIZE))
+    found = open_model(str(tmp_path / "out"))
+    assert found.image_input.shrink == "cubic"
+    # And again, of what was exported.
+    if form != "onnx":
+        forms.save(kind, found, tmp_path / "again", ExportOptions(SIZE))
+        assert open_model(str(tmp_path / "again")).image_input.shrink == "cubic"
