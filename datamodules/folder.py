@@ -139,7 +139,7 @@ class FolderDataModule(DepthDataModule):
         self.unknown_values = _several(unknown_values)
         self.depth_resize: DepthResize = depth_resize
         self._found: dict[str, Pairs] = {}
-        self._warned = False
+        self._warned = self._warned_of_repeats = False
 
     @property
     def protocol(self) -> Protocol:
@@ -168,12 +168,19 @@ class FolderDataModule(DepthDataModule):
         groups = pairs.split
         if self.split_by is not None and self.split_by.kind == "folder":
             groups = pairs.folders()
+        repeated = None if groups else pairs.pictures()
+        if repeated and len(repeated.names) == len(pairs):
+            repeated = None
         try:
-            chosen = held_out(len(pairs), self.val_fraction, self.seed, groups)
+            chosen = held_out(
+                len(pairs), self.val_fraction, self.seed, groups or repeated
+            )
         except DataError as error:
             raise DataError(f"{root} {error}") from None
         if groups is None:
             self._warn_of_neighbours(pairs, chosen)
+        if repeated:
+            self._warn_of_repeats(len(pairs) - len(repeated.names), root)
         return pairs.chosen(np.flatnonzero(chosen == held))
 
     def _read(self, root: str) -> Pairs:
@@ -187,6 +194,14 @@ class FolderDataModule(DepthDataModule):
                 split_by=self.split_by,
             )
         return self._found[root]
+
+    def _warn_of_repeats(self, count: int, root: str) -> None:
+        if not self._warned_of_repeats:
+            self._warned_of_repeats = True
+            rank_zero_warn(
+                f"{root} has {count} rows whose picture another row has, too; all rows "
+                "of a picture are on one side of the split"
+            )
 
     def _warn_of_neighbours(self, pairs: Pairs, chosen: NDArray[np.bool_]) -> None:
         """Frames of one folder, on both sides of the split, may be of one video."""

@@ -11,7 +11,7 @@ from datamodules.files.lists.field_lists import (
     PROBED,
     PrefixProbe,
     choose_root,
-    read_list,
+    read_truth,
 )
 from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import OnError
@@ -121,16 +121,17 @@ class KITTIDataModule(DepthDataModule):
                 f"{source} does not exist; it is Eigen's list as BTS and ZoeDepth "
                 f"have it: put it there or give --data.{source.name.split('_')[2]}_list"
             )
-        lines = [line for line in read_list(source) if line.depth is not None]
-        if not lines:
-            raise DataError(f"{source}: no line has a depth map, all say None")
+        lines = read_truth(source)
         raw = self.raw_root or choose_root(
-            [line.image for line in lines], self.root, RAW_FOLDERS, "KITTI's raw drives"
+            [line.image for line, _ in lines],
+            self.root,
+            RAW_FOLDERS,
+            "KITTI's raw drives",
         )
         depth_root = self.depth_root or choose_root(
             [
-                f"{prefix}/{line.depth}".lstrip("/")
-                for line in lines[:PROBED]
+                f"{prefix}/{depth}".lstrip("/")
+                for _, depth in lines[:PROBED]
                 for prefix in PREFIXES
             ],
             self.root,
@@ -142,12 +143,11 @@ class KITTIDataModule(DepthDataModule):
         pairs = [
             Pair(
                 raw / line.image,
-                depth_of(line.depth),
+                depth_of(depth),
                 DEPTH_SCALE,
                 camera_of(line.image, line.focal_px),
             )
-            for line in lines
-            if line.depth is not None
+            for line, depth in lines
         ]
         check_files(pairs, str(source))
         return PairFrames(pairs, may_be_empty=True)

@@ -11,7 +11,7 @@ from datamodules.batch import Frames
 from datamodules.errors import DataError
 from datamodules.files.download import fetch
 from datamodules.files.hdf5 import H5Frames, MatFrames, read_split
-from datamodules.files.lists.field_lists import choose_root, read_list
+from datamodules.files.lists.field_lists import choose_root, read_truth
 from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import OnError
 from datamodules.protocols import NYU_EIGEN, Protocol, WindowName
@@ -200,17 +200,16 @@ class NYUDataModule(DepthDataModule):
         )
 
     def _from_lists(self, part: Literal["train", "test"]) -> Frames:
-        lines = read_list(self.lists[part])
+        lines = read_truth(self.lists[part])
         root = self.roots[part] or choose_root(
-            [line.image for line in lines],
+            [line.image for line, _ in lines],
             self.root,
             TRAIN_FOLDERS if part == "train" else TEST_FOLDERS,
             f"NYU's {part} frames",
         )
         pairs = [
-            Pair(root / line.image, root / line.depth, DEPTH_SCALE, INTRINSICS)
-            for line in lines
-            if line.depth is not None
+            Pair(root / line.image, root / depth, DEPTH_SCALE, INTRINSICS)
+            for line, depth in lines
         ]
         check_files(pairs, str(self.lists[part]))
         return PairFrames(pairs, may_be_empty=True)

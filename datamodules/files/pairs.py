@@ -113,6 +113,10 @@ class Pairs(Sequence[Pair]):
             some.split = Labels(self.split.names, self.split.codes[indices])
         return some
 
+    def pictures(self) -> Labels:
+        """The path of each picture, as it is given; a table may have one twice."""
+        return Labels.of(self._images[int(place)] for place in self._order)
+
     def folders(self) -> Labels:
         """The folder of each picture, as its path is given."""
         images = (self._images[int(place)] for place in self._order)

@@ -123,6 +123,8 @@ def broken(case, root):
         train.write_text("\n")
     if case == "four columns":
         train.write_text("a.jpg b.png 500 c.png\n")
+    if case == "no truth":
+        train.write_text("a.jpg None 518.8579\nb.jpg None 518.8579\n")
     if case == "dense list":
         train.write_text("a.jpg b.png c.png\n")
     if case == "lines to nowhere":
@@ -158,6 +160,7 @@ def broken(case, root):
         ("no list", "the list .*train_files_with_gt.txt cannot be read"),
         ("empty list", "is empty"),
         ("four columns", "line 1 has 4 columns"),
+        ("no truth", "no line has a depth map, all say None"),
         ("dense list", "'c.png', is no focal length"),
         (
             "lines to nowhere",

@@ -105,6 +105,17 @@ def test_split__neighbours_on_both_sides_are_warned_of_once(scenes):
     assert len(warned) == 1
 
 
+def test_split__rows_of_one_picture_are_on_one_side(scenes):
+    table = scenes / "frames.csv"
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([header, *rows, *rows[:9]]))
+    data = module(table, val_fraction=0.5, split_by="frame")
+    with pytest.warns(UserWarning, match="has 9 rows whose picture another row has"):
+        train, val = names(data, "train"), names(data, "val")
+    assert len(train) + len(val) == 23
+    assert not {*train} & {*val}
+
+
 @given(
     st.lists(st.integers(1, 30), min_size=2, max_size=12),
     st.floats(0.01, 0.99),

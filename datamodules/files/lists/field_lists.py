@@ -62,6 +62,18 @@ def read_list(path: Path) -> list[ListLine]:
     return lines
 
 
+def read_truth(path: Path) -> list[tuple[ListLine, str]]:
+    """The lines of a list that have a depth map, and its name.
+
+    Raises:
+        DataError: As `read_list`, or if all say None.
+    """
+    lines = [(line, line.depth) for line in read_list(path) if line.depth is not None]
+    if not lines:
+        raise DataError(f"{path}: no line has a depth map, all say None")
+    return lines
+
+
 def choose_root(
     names: Sequence[str], root: Path, folders: Sequence[str], what: str
 ) -> Path:
