@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.depth_anything import DepthAnythingModule
     from models.dinov2 import DINOv2Module
+    from models.mixed_module import MixedModule
 
-__all__ = ["DINOv2Module", "DepthAnythingModule"]
-_HOMES = {"DINOv2Module": "dinov2", "DepthAnythingModule": "depth_anything"}
+__all__ = ["DINOv2Module", "DepthAnythingModule", "MixedModule"]
+_HOMES = {
+    "DINOv2Module": "dinov2",
+    "DepthAnythingModule": "depth_anything",
+    "MixedModule": "mixed_module",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,8 @@
 
 from dataclasses import fields
 
+from app.prediction.model import Model
 from app.prediction.options import Prediction
-from datamodules.sizes import InputSize, Shrink
-from models.artefacts.form import Opened
 
 NEUTRAL = (
     *("images", "output", "formats", "overwrite"),
@@ -15,33 +14,15 @@ RESOLVED = ("depth_scale", "size", "shrink")
 """Options whose meaning for this model stands in their place."""
 
 
-def header(
-    opened: Opened,
-    prediction: Prediction,
-    wanted: InputSize,
-    shrink: Shrink,
-    scale: int,
-) -> dict[str, object]:
+def header(model: Model, prediction: Prediction, scale: int) -> dict[str, object]:
     """The model and every option that a file's content depends on.
 
     Args:
-        opened: The model, before its adapters are folded in.
+        model: What predicts, before it is `ready`.
         prediction: What was asked for.
-        wanted: The network's input.
-        shrink: How larger pictures are brought to it.
         scale: Units per metre of 16-bit PNGs; 0 where none are written.
     """
-    spec = opened.network.spec
-    about: dict[str, object] = {
-        "model": opened.source,
-        "sha256": opened.fingerprint,
-        "kind": spec.kind,
-        "max_depth": spec.max_depth,
-        "canonical_focal_px": opened.network.canonical_focal_px,
-        "png_units_per_metre": scale or None,
-        "input_size": list(wanted) if isinstance(wanted, tuple) else wanted,
-        "image_shrink": shrink,
-    }
+    about = {**model.about(prediction), "png_units_per_metre": scale or None}
     for option in fields(Prediction):
         if option.name not in NEUTRAL + RESOLVED:
             value = getattr(prediction, option.name)

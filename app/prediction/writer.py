@@ -80,6 +80,7 @@ class DepthWriter(BasePredictionWriter):
         colormap: Of colour pictures.
         camera: For point clouds.
         ledger: Where every picture is noted.
+        adapters: Of a bank each picture's adapter, and how sure a router was of it.
     """
 
     def __init__(
@@ -93,11 +94,13 @@ class DepthWriter(BasePredictionWriter):
         colormap: Colormap,
         camera: Camera,
         ledger: Ledger,
+        adapters: Sequence[tuple[str | None, float | None]],
     ) -> None:
         super().__init__(write_interval="batch")
         self.folder, self.pictures, self.focals_px = folder, pictures, focals_px
         self.formats, self.max_depth, self.png_scale = formats, max_depth, png_scale
         self.colormap, self.camera, self.ledger = colormap, camera, ledger
+        self.adapters = adapters
         self._threads = ThreadPoolExecutor(THREADS)
         self._budget = PixelBudget(PIXELS)
         self._waiting: deque[tuple[int, Future[None]]] = deque()
@@ -161,6 +164,9 @@ class DepthWriter(BasePredictionWriter):
             "error": predicted.error,
             "seconds": round(predicted.seconds, 4),
         }
+        adapter, confidence = self.adapters[predicted.index]
+        entry |= {} if adapter is None else {"adapter": adapter}
+        entry |= {} if confidence is None else {"confidence": round(confidence, 6)}
         if not predicted.error:
             with self._budget.taken(math.prod(predicted.size)):
                 self._write_files(predicted, entry)

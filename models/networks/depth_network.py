@@ -95,6 +95,11 @@ class DPTNetwork(Network):
             return torch.relu(logits)
         return torch.sigmoid(logits) * self.spec.max_depth
 
+    def pooled(self, image: Tensor) -> Tensor:
+        (last,) = self.pretrained.taps(image, self.blocks[-1:])
+        mean: Tensor = last.mean(1)
+        return mean
+
     @property
     def last_conv(self) -> nn.Conv2d:
         layer = self.depth_head.scratch.output_conv2[2]

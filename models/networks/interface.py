@@ -60,6 +60,14 @@ class DepthPredictor(nn.Module):
     image_std: tuple[float, float, float]
 
     @property
+    def saturates(self) -> bool:
+        """Whether the output is a share of max_depth.
+
+        Twice as large a max_depth then makes every depth twice as large.
+        """
+        return self.spec.max_depth is not None
+
+    @property
     def canonical_focal_px(self) -> float | None:
         """Of the one camera that metres are predicted for; None for any camera.
 
@@ -92,6 +100,20 @@ class Network(DepthPredictor, ABC):
     def part_of(self, name: str) -> Part:
         """Which part a parameter belongs to; the parts have their own rates."""
         return "encoder" if name.startswith(f"{self.encoder_name}.") else "head"
+
+    def pooled(self, image: Tensor) -> Tensor:
+        """What the encoder makes of each image as a whole: (B, D).
+
+        Args:
+            image: (B, 3, H, W), normalised, H and W in whole patches.
+
+        Raises:
+            NetworkError: If the network does not say.
+        """
+        raise NetworkError(
+            f"{type(self).__name__} has no `pooled`, which a router chooses by: leave "
+            "the router out, or give it one"
+        )
 
     def checkpoint_gradients(self) -> None:
         """Compute the encoder's blocks again in backward instead of keeping them.

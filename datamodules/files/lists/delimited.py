@@ -26,7 +26,9 @@ class Delimited:
     """Line number in the file and cells, as many as columns; no blank lines."""
 
 
-def open_delimited(path: Path, needed: Sequence[str]) -> Delimited:
+def open_delimited(
+    path: Path, needed: Sequence[str], others: str = "[,fx,fy,cx,cy][,depth_scale]"
+) -> Delimited:
     """Begin to read a table: UTF-8 or UTF-16, with or without a byte order mark.
 
     The delimiter is the one with which the first line has the columns that are needed.
@@ -35,6 +37,7 @@ def open_delimited(path: Path, needed: Sequence[str]) -> Delimited:
     Args:
         path: The file.
         needed: Names of columns, in lower case.
+        others: What a message says of those that may be there, too.
 
     Raises:
         DataError: Naming the file, the line where there is one, and what to change.
@@ -58,7 +61,7 @@ def open_delimited(path: Path, needed: Sequence[str]) -> Delimited:
     kinds = ", ".join(DELIMITERS.values())
     raise DataError(
         f"{path} has the columns {', '.join(found) or 'none'}; its first line must be "
-        f"{','.join(needed)}[,fx,fy,cx,cy][,depth_scale] (apart by one of {kinds})"
+        f"{','.join(needed)}{others} (apart by one of {kinds})"
     )
 
 

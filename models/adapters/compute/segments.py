@@ -62,7 +62,9 @@ def segments(
         (B, n, out).
     """
     flat = [tensor for route in routes for tensor in route]
-    y: Tensor = _Segments.apply(x, tuple(runs), tuple(hybrids), *flat)
+    # Channels that were moved last lie apart, and rows are to be views.
+    rows = x.contiguous()
+    y: Tensor = _Segments.apply(rows, tuple(runs), tuple(hybrids), *flat)
     return y
 
 

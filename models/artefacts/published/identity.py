@@ -96,6 +96,8 @@ def identify(path: Path) -> Identity:
         checkpoint = read_torch(path, NetworkError)
         if isinstance(checkpoint, Mapping) and KEY in checkpoint:
             record = checkpoint[KEY]
+            if "network" not in record:
+                raise merge_first(path)
             size = stored_size(record["image_size"])
             return Identity.of(*network_from_dict(record), size)
     # The Hub's cache keeps the repository's name in a folder's.
