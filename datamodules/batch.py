@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import NotRequired, Protocol, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,18 @@ from datamodules.sizes import Shrink
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ReadsImages(Protocol):
+    """A network's own words for the images that it reads."""
+
+    patch_px: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+
+    @property
+    def canonical_focal_px(self) -> float | None:
+        """Of the one camera that it predicts for; None for any camera."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,17 @@ class ImageInput:
     """Whether it has to be known with what focal length an image was taken."""
     shrink: Shrink = "area"
     """How larger pictures are made smaller: as it was trained, where that is known."""
+
+    @classmethod
+    def of(cls, network: ReadsImages, shrink: Shrink = "area") -> Self:
+        """What a network reads, and how larger pictures were made smaller for it."""
+        return cls(
+            network.patch_px,
+            network.image_mean,
+            network.image_std,
+            focal=network.canonical_focal_px is not None,
+            shrink=shrink,
+        )
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Which size of picture a network sees; sizes are (rows, cols) in pixels."""
 
+import re
 from typing import Literal
 
 from datamodules.errors import DataError
 
 Size = tuple[int, int]
-InputSize = Size | int | Literal["native"]
+InputSize = Size | int | str
 """(rows, cols): that size whatever the picture's shape; a number: the picture's own
-shape, both sides at least that; native: the picture's own size."""
+shape, both sides at least that; `max504`: likewise, the longer side that; `native`: the
+picture's own size."""
 
 Shrink = Literal["area", "cubic"]
 """How a picture is made much smaller: by the area's mean, or, as in Depth Anything's
@@ -48,11 +50,34 @@ def lower_bound(size: Size, least: Size, patch_px: int) -> Size:
     return rounded(size[0], least[0]), rounded(size[1], least[1])
 
 
+def longest_side(wanted: InputSize) -> int | None:
+    """N of `maxN`; None of every other size."""
+    found = re.fullmatch(r"max([1-9]\d*)", wanted) if isinstance(wanted, str) else None
+    return int(found[1]) if found else None
+
+
+def upper_bound(size: Size, longest: int, patch_px: int) -> Size:
+    """A picture's size scaled so that its longer side is `longest`.
+
+    Each side is then rounded to a multiple of the patch, upwards from halfway: the rule
+    of Depth Anything 3's `upper_bound_resize` (`utils/io/input_processor.py`).
+    """
+    scale = longest / max(size)
+
+    def rounded(side: int) -> int:
+        scaled = round(side * scale)
+        return max((2 * scaled + patch_px) // (2 * patch_px), 1) * patch_px
+
+    return rounded(size[0]), rounded(size[1])
+
+
 def input_size(size: Size, wanted: InputSize, patch_px: int) -> Size:
     """The network's input for a picture of this size."""
     if isinstance(wanted, tuple):
         return wanted
-    if wanted == "native":
+    if (longest := longest_side(wanted)) is not None:
+        return upper_bound(size, longest, patch_px)
+    if isinstance(wanted, str):
         return _nearest(size[0], patch_px), _nearest(size[1], patch_px)
     found = lower_bound(size, (wanted, wanted), patch_px)
     if max(found) > LONGEST * wanted:
@@ -81,12 +106,10 @@ def same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return False
 
 
-def fixed(wanted: InputSize) -> Size:
+def fixed(wanted: InputSize, patch_px: int) -> Size:
     """One size to stand for all that are wanted: of tiles, probes, unreadable files."""
-    if isinstance(wanted, tuple):
-        return wanted
     side = DEFAULT_BOUND if wanted == "native" else wanted
-    return side, side
+    return input_size((DEFAULT_BOUND, DEFAULT_BOUND), side, patch_px)
 
 
 def _nearest(side: float, patch_px: int) -> int:

@@ -1,4 +1,4 @@
-"""Depth Anything v1/v2, adapted to metric depth."""
+"""Depth Anything v1, v2 or monocular 3, adapted to metric depth."""
 
 from models.adapters import AdapterConfig, adapt
 from models.artefacts.base import Base
@@ -15,20 +15,24 @@ class DepthAnythingModule(DepthModule):
     """Depth Anything of one size with an adapter, or trained in full.
 
     Args:
-        size: tiny, S, B, L or G.
-        version: v1 or v2; files of the two look alike, so take care to say which.
+        size: tiny, S, B, L or G; of v3 tiny or L.
+        version: v1, v2, or v3 (DA3MONO-LARGE, DA3METRIC-LARGE); files of the first two
+            look alike, so take care to say which.
         weights: Base weights: a path (.pth, .safetensors, a merged or transformers
             folder, a .ckpt of a whole network), a Hub id (owner/name[@revision]), a
-            known name such as depth-anything-v2-small, or tiny-rooms; null starts at
-            random.
+            known name such as depth-anything-v2-small or da3mono-large, or
+            tiny-rooms; null starts at random.
         adapter: Method and options; null trains the whole network.
-        max_depth: Metres at which the output saturates. Linked to data.max_depth: a
-            value given here is overruled.
+        max_depth: Metres at which the output saturates, in v3 those that labels reach.
+            Linked to data.max_depth: a value given here is overruled.
         image_size: Network input (rows, cols). Linked to data.image_size.
         start_depth: Metres that every pixel starts at where the base is relative or
-            random; null takes a quarter of max_depth. A metric base keeps its output.
+            random; null takes a quarter of max_depth. Of v3, whose relative base
+            predicts depth up to a scale, only that scale is changed. A metric base
+            keeps its output.
         kind: relative keeps the base's affine disparity, for `test --align disparity`
-            of an un-adapted network; it cannot be trained.
+            of an un-adapted network (of v3: depth, and `--align median`); it cannot be
+            trained.
         camera: `any` takes no account of cameras, which is right for one camera;
             `canonical` learns from several: it needs every frame's focal length.
         canonical_focal_px: With `canonical`, that of the camera that the network

@@ -74,13 +74,7 @@ class DepthModule(ScoredModule):
     @property
     def image_input(self) -> ImageInput:
         """What the network reads; the data module asks for it."""
-        network = self.network
-        return ImageInput(
-            network.patch_px,
-            network.image_mean,
-            network.image_std,
-            focal=network.canonical_focal_px is not None,
-        )
+        return ImageInput.of(self.network)
 
     def forward(self, image: Tensor) -> Tensor:
         """Depth (B, 1, h, w) in metres of normalised images (B, 3, h, w)."""
@@ -127,16 +121,18 @@ class DepthModule(ScoredModule):
         return loss
 
     def on_test_start(self) -> None:
-        relative, disparity = (
-            self.record.network.kind == "relative",
-            self.scoring.align == "disparity",
-        )
-        if relative and not disparity:
+        unit, align = self.network.unit, self.scoring.align
+        if unit == "disparity" and align != "disparity":
             raise OptionError(
                 "the network is relative and predicts affine disparity; give "
                 "--align disparity"
             )
-        if disparity and not relative:
+        if unit == "depth" and align not in ("median", "scale_shift"):
+            raise OptionError(
+                "the network is relative and predicts depth up to its scale; give "
+                "--align median or scale_shift"
+            )
+        if unit == "metres" and align == "disparity":
             raise OptionError(
                 "--align disparity is for relative networks, but this one predicts "
                 "metres; use none, median or scale_shift"
@@ -254,5 +250,6 @@ class DepthModule(ScoredModule):
             rank_zero_warn(line)
 
     def _note_cameras(self, batch: DepthBatch, focal_px: Tensor, zoom: Tensor) -> None:
-        reach = zoom * (self.record.network.max_depth or 0.0)
+        ends_at = self.record.network.max_depth if self.network.saturates else None
+        reach = zoom * (ends_at or float("inf"))
         self._cameras.note(focal_px, batch["depth"], batch["valid"], reach)

@@ -1,16 +1,14 @@
 """A DINOv2 encoder, adapted, under a new DPT head."""
 
-from models.adapters import AdapterConfig, adapt
-from models.artefacts.base import Base
-from models.artefacts.depth_record import DepthRecord
+from models.adapters import AdapterConfig
 from models.camera import CameraMode, canonical_focal
-from models.depth_module import DepthModule
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.presets import Size
+from models.new_head import NewHeadModule
 from models.optimisation import Optimisation
 
 
-class DINOv2Module(DepthModule):
+class DINOv2Module(NewHeadModule):
     """DINOv2 with a DPT head that is trained from scratch.
 
     Args:
@@ -47,24 +45,14 @@ class DINOv2Module(DepthModule):
         gradient_checkpointing: bool = False,
     ) -> None:
         focal_px = canonical_focal(camera, canonical_focal_px)
-        spec = NetworkSpec(size, "v2", "metric", max_depth, focal_px)
-        base = Base.found(weights, part="encoder")
-        network = DepthNetwork(spec)
-        base.fill(network)
-        if adapter is not None:
-            adapter = adapter.with_defaults(
-                targets=(r"^pretrained\.blocks\.",), train_fully=(r"^depth_head$",)
-            )
-        record = DepthRecord(
-            network=spec,
-            image_size=image_size,
-            base=base,
-            base_sha256=base.fingerprint(network),
-            adapter=adapter,
+        network = DepthNetwork(NetworkSpec(size, "v2", "metric", max_depth, focal_px))
+        super().__init__(
+            network,
+            weights,
+            max_depth,
+            image_size,
+            adapter,
+            start_depth,
+            optimisation,
+            gradient_checkpointing=gradient_checkpointing,
         )
-        network.start_at_depth(max_depth / 4 if start_depth is None else start_depth)
-        if adapter is not None:
-            adapt(network, adapter)
-        if gradient_checkpointing:
-            network.checkpoint_gradients()
-        super().__init__(network, record, optimisation)

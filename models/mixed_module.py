@@ -86,7 +86,8 @@ class MixedModule(DepthModule):
             tensors = {n: state[n] for n in alone.record.saved_names(alone.network)}
             started = DepthAdapter.of(alone.record, tensors, f"model.adapters {name}")
             bank.add(name, started, trainable=True)
-            if getattr(alone.network.encoder, "grad_checkpointing", False):
+            parts = alone.network.encoder.modules()
+            if any(getattr(part, "grad_checkpointing", False) for part in parts):
                 bank.network.checkpoint_gradients()
             each[name] = alone
         assert bank is not None
@@ -239,7 +240,8 @@ class MixedModule(DepthModule):
         self.scores_of[source] = scores
 
     def _note_cameras(self, batch: DepthBatch, focal_px: Tensor, zoom: Tensor) -> None:
-        reach = zoom * self.bank.ranges(zoom)[:, 0, 0, 0]
+        ends_at = self.bank.ranges(zoom)[:, 0, 0, 0]
+        reach = zoom * (ends_at if self.network.saturates else float("inf"))
         for name, own in examples_of(batch["adapter"]).items():
             assert name is not None
             self._cameras_of[name].note(

@@ -40,6 +40,7 @@ class BankModel(Model):
     """
 
     kind = "metric"
+    unit = "metres"
 
     def __init__(
         self, source: str, several: Several, choice: Choice, base: str | None
@@ -55,12 +56,7 @@ class BankModel(Model):
             self.router = open_router(several, self.bank)
         self.patch_px = self.bank.patch_px
         first = self.bank.record(self.bank.names[0])
-        self.image_input = ImageInput(
-            self.patch_px,
-            self.bank.image_mean,
-            self.bank.image_std,
-            shrink=first.image_shrink,
-        )
+        self.image_input = ImageInput.of(self.bank, first.image_shrink)
         self.own_size: InputSize = first.image_size
         """Of pictures that the base alone predicts: its adapters' own."""
         with_base = self.table is not None and None in self.table.adapters.values()
@@ -80,6 +76,7 @@ class BankModel(Model):
             "model": self.source,
             "sha256": fingerprint(self.bank.network),
             "kind": self.kind,
+            "unit": self.unit,
             "adapters_sha256": {
                 name: digest(self.bank.opened(name).tensors) for name in wanted
             },
@@ -150,7 +147,9 @@ class BankModel(Model):
         for picture in pictures:
             size, _ = size_and_focal(picture, prediction.exif)
             shapes.append(
-                fixed(bound) if size is None else input_size(size, bound, self.patch_px)
+                fixed(bound, self.patch_px)
+                if size is None
+                else input_size(size, bound, self.patch_px)
             )
         shrinks = [prediction.shrink or self.image_input.shrink] * len(pictures)
         data = Pictures(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datamodules.errors import DataError
+from datamodules.files.cameras import focal_length_px
 from datamodules.files.pictures import Picture
 from datamodules.sizes import Size
 
@@ -48,11 +49,6 @@ class Camera:
         """Whether a picture's focal length is an assumption."""
         told = (self.fx, self.fov_deg, exif_focal_px)
         return self.assumed_fov_deg is not None and all(f is None for f in told)
-
-
-def focal_length_px(fov_deg: float, cols: int) -> float:
-    """Of a pinhole camera with this horizontal field of view."""
-    return cols / 2 / math.tan(math.radians(fov_deg) / 2)
 
 
 def input_focals_px(

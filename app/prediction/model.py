@@ -14,7 +14,7 @@ from datamodules.files.pictures import Picture
 from datamodules.sizes import InputSize, Shrink
 from models.artefacts.form import Opened
 from models.networks.interface import DepthPredictor
-from models.networks.presets import Kind
+from models.networks.presets import Kind, Unit
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Model(ABC):
     source: str
     """What the user called it."""
     kind: Kind
+    unit: Unit
     max_depth: float
     """Metres at the far end of whatever it may predict; 1 without a unit."""
     patch_px: int
@@ -79,6 +80,7 @@ class OneNetwork(Model):
         self.opened = opened
         spec = opened.network.spec
         self.source, self.kind = opened.source, spec.kind
+        self.unit = opened.network.unit
         self.max_depth = spec.max_depth or 1.0
         self.patch_px = opened.network.patch_px
         self.image_input = opened.image_input
@@ -90,6 +92,7 @@ class OneNetwork(Model):
             "model": self.source,
             "sha256": self.opened.fingerprint,
             "kind": spec.kind,
+            "unit": self.unit,
             "max_depth": spec.max_depth,
             "canonical_focal_px": given.canonical_px,
             "input_size": listed(given.wanted),

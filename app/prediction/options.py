@@ -7,7 +7,13 @@ from typing import Literal, get_args
 from datamodules.errors import DataError
 from datamodules.files.depths.writing import PIXELS_MAX, Colormap, png_scale
 from datamodules.files.images.headers import Exif
-from datamodules.sizes import DEFAULT_BOUND, InputSize, Shrink, check_image_size
+from datamodules.sizes import (
+    DEFAULT_BOUND,
+    InputSize,
+    Shrink,
+    check_image_size,
+    longest_side,
+)
 from models.errors import ExportError
 from models.networks.presets import NetworkSpec
 
@@ -123,18 +129,21 @@ class Prediction:
             return DEFAULT_BOUND if own is None else own
         if isinstance(asked, tuple):
             return check_image_size(asked, patch_px, "--size")
-        if isinstance(asked, int) and asked < patch_px:
+        side = longest_side(asked) if isinstance(asked, str) else asked
+        if side is not None and side < patch_px:
             raise DataError(f"--size {asked} is less than one patch of {patch_px} px")
         return asked
 
     def _asked_size(self) -> InputSize | None:
-        if self.size is None or self.size == "native":
-            return self.size  # type: ignore[return-value]
+        if self.size in (None, "native") or longest_side(self.size or "") is not None:
+            return self.size
         if self.size.isdecimal():
             return int(self.size)
         found = re.fullmatch(r"(\d+)x(\d+)", self.size)
         if not found:
-            raise DataError(f"--size {self.size!r} is not a number, WxH, or native")
+            raise DataError(
+                f"--size {self.size!r} is not a number, WxH, maxN, or native"
+            )
         return int(found[2]), int(found[1])
 
     def scale(self, max_depth: float) -> int:

@@ -33,8 +33,9 @@ HELP = {
     "depth_scale": "Units per metre in 16-bit PNGs: 1000, 256, or auto (1000 if "
     "max_depth fits).",
     "colormap": "Of color pictures; their range is one for the whole run.",
-    "size": "Network input: 518 (shape kept, both sides at least that), WxH, or "
-    "native. By default the model's own, else 518. Exports are written for it.",
+    "size": "Network input: 518 (shape kept, both sides at least that), max504 (shape "
+    "kept, the longer side that), WxH, or native. By default the model's own, else "
+    "518. Exports are written for it.",
     "tta": "Average with the prediction of the mirrored picture: twice the time.",
     "shrink": "How pictures more than 1.5 times as large as the input become smaller: "
     "by the area's mean, or cubic without a filter, as in the official code. By "

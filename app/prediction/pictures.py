@@ -43,8 +43,8 @@ def predict(model: Model, prediction: Prediction) -> None:
     pictures = found.pictures
     if model.kind == "relative" and set(METRES) & set(prediction.formats):
         raise DataError(
-            "the network is relative: it predicts disparity without a unit, for which "
-            f"{', '.join(METRES)} have no meaning; use --formats npy, pfm or exr"
+            f"the network is relative: it predicts {model.unit} without a unit, for "
+            f"which {', '.join(METRES)} have no meaning; use --formats npy, pfm or exr"
         )
     scale = prediction.scale(model.max_depth) if "png" in prediction.formats else 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,11 @@ def predict(model: Model, prediction: Prediction) -> None:
             _shape(size, own.wanted, model.patch_px, tile=prediction.tile)
             for (size, _), own in zip(headers, given, strict=True)
         ]
-        tiles = [fixed(own.wanted) for own in given] if prediction.tile else None
+        tiles = (
+            [fixed(own.wanted, model.patch_px) for own in given]
+            if prediction.tile
+            else None
+        )
         factors = _factors(left, headers, tiles or shapes, given, camera)
         writer = DepthWriter(
             folder,
@@ -117,7 +121,7 @@ def predict(model: Model, prediction: Prediction) -> None:
 def _shape(size: Size | None, wanted: InputSize, patch_px: int, *, tile: bool) -> Size:
     """Network input of a picture; of one that cannot be read it does not matter."""
     if size is None:
-        return fixed(wanted)
+        return fixed(wanted, patch_px)
     return input_size(size, "native" if tile else wanted, patch_px)
 
 

@@ -13,12 +13,19 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from models.artefacts import form_named
 from models.artefacts.depth_record import DepthRecord
+from models.artefacts.published import depth_anything_3
 from models.artefacts.published.identity import OFFICIAL
-from models.artefacts.published.sources import SOURCES, TINY_ROOMS
+from models.artefacts.published.sources import (
+    OTHER_LICENCES,
+    SOURCES,
+    TINY_ROOMS,
+    timm_licence,
+)
 from models.errors import ExportError
 from models.metrics import METRICS
 from models.networks.interface import OutputSpec
 from models.networks.presets import NetworkSpec
+from models.networks.timm_network import TimmSpec
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 ATTEMPTS, WAIT_S = 4, 1.0
@@ -78,6 +85,11 @@ def check(publication: Publication, record: DepthRecord | None) -> str:
             f"the base is under {own}, which forbids commercial use of what is made "
             f"from it, so the model cannot be published under {wanted}"
         )
+    if own in OTHER_LICENCES and wanted != own:
+        raise ExportError(
+            f"the base is under {own}, under which what is made from it stays, so the "
+            f"model cannot be published under {wanted}"
+        )
     return wanted
 
 
@@ -90,7 +102,11 @@ def licence_of(record: DepthRecord) -> str | None:
         return "apache-2.0"
     if weights in SOURCES:
         return SOURCES[weights].licence
+    if licence := timm_licence(weights):
+        return licence
     # Only the official files: of a network with the same shapes nothing follows.
+    if depth_anything_3.OFFICIAL.search(Path(weights).name):
+        return "apache-2.0"
     found = OFFICIAL.search(Path(weights).name)
     if found is None:
         return None
@@ -163,6 +179,8 @@ def card(
     metric = [r for r in results if r["align"] == "none"]
     base = None if record is None else record.base.weights
     source = SOURCES.get(base or "")
+    base_id = source.repo_id if source else base if timm_licence(base or "") else None
+    other = OTHER_LICENCES.get(licence)
     evaluations = [
         EvalResult(
             task_type="depth-estimation",
@@ -178,10 +196,12 @@ def card(
         if name in METRICS
     ]
     data = ModelCardData(
-        license=licence,
+        license="other" if other else licence,
+        license_name=licence if other else None,
+        license_link=other,
         library_name=form.library,
         pipeline_tag="depth-estimation",
-        base_model=None if source is None else source.repo_id,
+        base_model=base_id,
         tags=["depth-estimation", "metric-depth", "lava-depth"],
         model_name=repo.split("/")[-1] if evaluations else None,
         eval_results=evaluations or None,
@@ -204,7 +224,7 @@ def card(
             method="trained in full" if adapter is None else adapter["method"],
             trained=f"{trained:,}",
             image_size="?" if record is None else list(record.image_size),
-            licence=licence,
+            licence=f"[{licence}]({other})" if other else licence,
             results=shown,
             language=form.language,
             usage=form.usage.format(repo=repo),
@@ -216,6 +236,8 @@ def network_words(spec: OutputSpec | None) -> str:
     """What kind of network this is, for a sentence."""
     if isinstance(spec, NetworkSpec):
         return f"Depth Anything {spec.version}, size {spec.size}"
+    if isinstance(spec, TimmSpec):
+        return f"timm's {spec.model} under a DPT head"
     return "A depth network" if spec is None else f"A network of {type(spec).__name__}"
 
 

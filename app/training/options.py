@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import jsonargparse
@@ -37,19 +38,19 @@ def flat(parser: LightningArgumentParser, config: jsonargparse.Namespace) -> Opt
 
 
 def changes(
-    now: Options, before: Options, among: tuple[str, ...] = ("",)
+    now: Options, before: Options, among: tuple[str, ...] | None = None
 ) -> dict[str, str]:
     """What each option that differs is here and was there, by its name.
 
     Args:
         now: Of this command.
         before: Of a run; an option that it did not have yet is left out.
-        among: Beginnings of the names to compare.
+        among: Beginnings of the names to compare; None compares all.
     """
     found: dict[str, str] = {}
     for name in sorted(now.keys() & before.keys()):
         # What another class takes is another thing.
-        known = not among[0] or _below(name, among)
+        known = among is None or _below(name, among)
         if known and now[name] != before[name] and not _below(name, tuple(found)):
             found[name] = f"{name} is {now[name]}, not {before[name]}"
     return found
@@ -94,10 +95,15 @@ class KeepOptions(SaveConfigCallback, RunCallback):
             text = self.parser.dump(self.config, skip_unset=False)
             write_bytes(self.folder / "config.yaml", text.encode())
 
+    @cached_property
+    def options(self) -> Options:
+        """As they were given: nothing that a run does changes them."""
+        return flat(self.parser, self.config)
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint[OPTIONS] = flat(self.parser, self.config)
+        checkpoint[OPTIONS] = self.options
 
 
 def _flatten(content: Any, shape: Any, name: str, found: Options) -> None:

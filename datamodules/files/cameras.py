@@ -42,8 +42,13 @@ class OneCamera:
     def intrinsics(self, size: Size) -> Matrix | None:
         """Those of a picture (rows, cols); None where nothing was given."""
         if self.fov_deg is not None:
-            return pinhole(size[1] / 2 / math.tan(math.radians(self.fov_deg) / 2))
+            return pinhole(focal_length_px(self.fov_deg, size[1]))
         return None if self.focal_px is None else pinhole(self.focal_px)
+
+
+def focal_length_px(fov_deg: float, cols: int) -> float:
+    """Of a pinhole camera with this horizontal field of view."""
+    return cols / 2 / math.tan(math.radians(fov_deg) / 2)
 
 
 def pinhole(fx: float, fy: float | None = None) -> Matrix:

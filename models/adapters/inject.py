@@ -184,7 +184,7 @@ def _by_first_name(
 
 
 def is_never_trained(network: nn.Module, name: str) -> bool:
-    """Whether a network says that its `forward` does not read this module or tensor."""
+    """Whether a network says that this module or tensor is not to be trained."""
     patterns: Sequence[str] = getattr(network, "never_trained", ())
     return any(re.search(pattern, name) for pattern in patterns)
 

@@ -8,6 +8,7 @@ from models.artefacts.published.identity import identify
 from models.artefacts.published.sources import commit_of, locate
 from models.artefacts.published.weights import load_weights
 from models.networks.interface import Network
+from models.networks.presets import NetworkError
 
 Part = Literal["network", "encoder"]
 
@@ -46,7 +47,9 @@ class Base:
             return
         path = locate(self.weights)
         if self.part == "network":
-            identify(path).check(str(path), network.spec, kind=False)
+            known = identify(path)
+            known.check(str(path), network.spec, kind=False)
+            _check_camera(self.weights, known.canonical_focal_px, network)
         load_weights(network, path, self.part)
 
     def fingerprint(self, network: Network) -> str:
@@ -58,3 +61,21 @@ class Base:
         if self.weights is None or self.part == "encoder":
             return "none"
         return identify(locate(self.weights)).kind or "relative"
+
+
+def _check_camera(weights: str, own_px: float | None, network: Network) -> None:
+    """Refuse metres of one camera that would be taken for those of another.
+
+    Weights for any camera may become a canonical network's: training moves them there.
+
+    Raises:
+        NetworkError: Saying what to ask for.
+    """
+    asked_px = network.canonical_focal_px
+    if own_px is None or own_px == asked_px or network.spec.kind == "relative":
+        return
+    raise NetworkError(
+        f"{weights} predicts metres of a camera with a focal length of {own_px:g} px, "
+        f"not {'of any' if asked_px is None else f'{asked_px:g}'}; set model.camera to "
+        f"canonical and model.canonical_focal_px to {own_px:g}"
+    )

@@ -62,11 +62,8 @@ class Opened:
     @property
     def image_input(self) -> ImageInput:
         """What the network reads."""
-        network = self.network
         shrink = "area" if self.record is None else self.record.image_shrink
-        return ImageInput(
-            network.patch_px, network.image_mean, network.image_std, shrink=shrink
-        )
+        return ImageInput.of(self.network, shrink)
 
     @property
     def adapted(self) -> Network:
@@ -151,7 +148,7 @@ class Form(ABC):
         """Images to compare on, the same at every call."""
         patch_px = opened.network.patch_px
         small = (5 * patch_px, 7 * patch_px)
-        return [smooth(1, fixed(size)), smooth(3, small)]
+        return [smooth(1, fixed(size, patch_px)), smooth(3, small)]
 
 
 def save(form: Form, opened: Opened, folder: Path, options: ExportOptions) -> float:

@@ -12,13 +12,15 @@ from models.artefacts.base import fingerprint
 from models.artefacts.families import network_to_dict
 from models.artefacts.files import save_tensors
 from models.artefacts.form import Asked, ExportOptions, Form, Opened
+from models.artefacts.published import depth_anything_3
 from models.artefacts.published.identity import (
     CONFIG_FILE,
     FORMAT,
+    WEIGHTS_FILE,
     Identity,
     identify,
 )
-from models.artefacts.published.weights import WEIGHTS_FILE, check_built, load_weights
+from models.artefacts.published.weights import check_built, load_weights
 from models.networks import DepthNetwork
 from models.networks.interface import Network, OutputSpec
 from models.networks.presets import DESCRIBED, NetworkError, NetworkSpec
@@ -34,15 +36,19 @@ def save_network(
         folder: Made if missing. Both files appear whole or not at all.
         notes: More entries for `config.json`, such as `image_size` and metrics.
     """
-    config = {
+    config: dict[str, object] = {
         "format": FORMAT,
         "format_version": 1,
         **network_to_dict(type(network), network.spec),
         "sha256": fingerprint(network),
         **(notes or {}),
     }
+    state, spec = network.state_dict(), network.spec
+    if isinstance(spec, NetworkSpec) and spec.version == "v3":
+        state = depth_anything_3.to_official(state)
+        config[depth_anything_3.MODEL_NAME] = depth_anything_3.model_name(spec)
     with whole_folder(folder) as new:
-        save_tensors(new / WEIGHTS_FILE, network.state_dict())
+        save_tensors(new / WEIGHTS_FILE, state)
         write_json(new / CONFIG_FILE, config)
 
 
@@ -65,7 +71,8 @@ class Merged(Form):
         family, spec = _network(path, known, asked.network)
         network = family(spec)
         load_weights(network, path)
-        return Opened(network, None, known.image_size, str(path))
+        size = known.image_size or network.image_size
+        return Opened(network, None, size, str(path))
 
     def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
         size = options.image_size

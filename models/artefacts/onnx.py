@@ -20,9 +20,15 @@ from models.errors import ExportError
 from models.networks import NetworkError, NetworkSpec
 from models.networks.exportable import open_sizes
 from models.networks.interface import DepthPredictor, Network
+from models.networks.presets import Unit
 
 OPSET = 20
 CANONICAL = ", times the focal length in pixels of the image, divided by {}"
+WORDS: dict[Unit, str] = {
+    "metres": "metres",
+    "disparity": "affine disparity",
+    "depth": "up to its scale",
+}
 
 
 class OnnxNetwork(DepthPredictor):
@@ -68,12 +74,18 @@ class OnnxNetwork(DepthPredictor):
             max_depth=max_depth,
             canonical_focal_px=focal_px,
         )
+        self._unit = about.get("unit")
         half = "float16" in self.session.get_inputs()[0].type
         self.dtype = torch.float16 if half else torch.float32
 
     def get_extra_state(self) -> Tensor:
         """The program's SHA-256, which stands for the weights in it."""
         return torch.frombuffer(bytearray(self._sha256), dtype=torch.uint8)
+
+    @property
+    def unit(self) -> Unit:
+        # Exports up to November 2026 do not say it.
+        return self._unit or super().unit
 
     def forward(self, image: Tensor) -> Tensor:
         """Depth (B, 1, H, W) float32 of normalised images (B, 3, H, W)."""
@@ -136,9 +148,9 @@ class Onnx(Form):
             "image_mean": list(network.image_mean),
             "image_std": list(network.image_std),
             "image_size": options.image_size,
-            "output": "depth (batch, 1, height, width), "
-            + ("metres" if spec.kind == "metric" else "affine disparity")
+            "output": f"depth (batch, 1, height, width), {WORDS[network.unit]}"
             + ("" if focal_px is None else CANONICAL.format(focal_px)),
+            "unit": network.unit,
             "max_depth": spec.max_depth,
             "canonical_focal_px": network.canonical_focal_px,
             "opset": OPSET,

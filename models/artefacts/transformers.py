@@ -75,6 +75,12 @@ class Transformers(Form):
                 "as depth-anything or onnx"
             )
         spec, preset = network.spec, network.spec.preset
+        if spec.version == "v3":
+            raise ExportError(
+                f"transformers {transformers.__version__} has no class for Depth "
+                "Anything 3; export it as depth-anything (its own code's layout) or "
+                "onnx"
+            )
         if spec.max_depth is not None and spec.max_depth != int(spec.max_depth):
             raise ExportError(
                 f"transformers stores max_depth as a whole number of metres, not "
@@ -118,10 +124,10 @@ def _processor(network: DepthNetwork, size: InputSize) -> Any:
     """
     import transformers
 
-    if size == "native":
+    if isinstance(size, str):
         raise ExportError(
             "a transformers folder has one size for all pictures; give --size WxH or a "
-            "number in place of native"
+            f"number in place of {size}"
         )
     # A number keeps the picture's shape, a pair does not: as predict.py does.
     rows, cols = size if isinstance(size, tuple) else (size, size)

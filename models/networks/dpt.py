@@ -1,11 +1,14 @@
 """The DPT head of Depth Anything, with its official parameter names.
 
 Source of the rules: Depth Anything V2 `dpt.py: DPTHead` and `util/blocks.py`
-(Ranftl et al., Vision Transformers for Dense Prediction, 2021, section 3).
+(Ranftl et al., Vision Transformers for Dense Prediction, 2021, section 3), and Depth
+Anything 3 `model/dpt.py: DPT` for the branch that finds the sky.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.networks.presets import Design
 
 LAST_HIDDEN = 32
 Levels = tuple[int, int, int, int]
@@ -25,12 +28,18 @@ class ResidualConvUnit(nn.Module):
 
 
 class FeatureFusionBlock(nn.Module):
-    """Join the coarser path with one level, refine, upsample, project."""
+    """Join the coarser path with one level, refine, upsample, project.
 
-    def __init__(self, features: int) -> None:
+    Args:
+        features: Channels.
+        joins: Whether it has the layers that a level goes through.
+    """
+
+    def __init__(self, features: int, joins: bool = True) -> None:
         super().__init__()
         self.out_conv = nn.Conv2d(features, features, 1)
-        self.resConfUnit1 = ResidualConvUnit(features)
+        if joins:
+            self.resConfUnit1 = ResidualConvUnit(features)
         self.resConfUnit2 = ResidualConvUnit(features)
 
     def forward(
@@ -49,7 +58,7 @@ class FeatureFusionBlock(nn.Module):
 class Scratch(nn.Module):
     """The part of the head that upstream calls `scratch`: a name, not a layer."""
 
-    def __init__(self, features: int, out_channels: Levels) -> None:
+    def __init__(self, features: int, out_channels: Levels, design: Design) -> None:
         super().__init__()
         for i, channels in enumerate(out_channels, start=1):
             layer = nn.Conv2d(channels, features, 3, padding=1, bias=False)
@@ -57,13 +66,20 @@ class Scratch(nn.Module):
         self.refinenet1 = FeatureFusionBlock(features)
         self.refinenet2 = FeatureFusionBlock(features)
         self.refinenet3 = FeatureFusionBlock(features)
-        self.refinenet4 = FeatureFusionBlock(features)
+        # The deepest level has none below to join.
+        self.refinenet4 = FeatureFusionBlock(features, joins=design.spare)
         self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
-        self.output_conv2 = nn.Sequential(
-            nn.Conv2d(features // 2, LAST_HIDDEN, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(LAST_HIDDEN, 1, 1),
-        )
+        self.output_conv2 = _last_layers(features // 2)
+        if design.sky:
+            self.sky_output_conv2 = _last_layers(features // 2)
+
+
+def _last_layers(features: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(features, LAST_HIDDEN, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(LAST_HIDDEN, 1, 1),
+    )
 
 
 class DPTHead(nn.Module):
@@ -73,9 +89,12 @@ class DPTHead(nn.Module):
         embed_dim: Numbers per token.
         features: Channels of the fused maps.
         out_channels: Of the four levels, shallow to deep.
+        design: Which parts it has.
     """
 
-    def __init__(self, embed_dim: int, features: int, out_channels: Levels) -> None:
+    def __init__(
+        self, embed_dim: int, features: int, out_channels: Levels, design: Design
+    ) -> None:
         super().__init__()
         c1, c2, _, c4 = out_channels
         self.projects = nn.ModuleList(
@@ -89,7 +108,7 @@ class DPTHead(nn.Module):
                 nn.Conv2d(c4, c4, 3, stride=2, padding=1),
             )
         )
-        self.scratch = Scratch(features, out_channels)
+        self.scratch = Scratch(features, out_channels, design)
 
     def forward(
         self, taps: list[Tensor], grid: tuple[int, int], size: tuple[int, int]
@@ -102,8 +121,8 @@ class DPTHead(nn.Module):
             size: Output (H, W) in pixels.
 
         Returns:
-            (B, 32, H, W): what the last convolution, `scratch.output_conv2.2`, reads.
-            The network applies it, because it wants float32 there.
+            (B, features / 2, H, W): what `scratch.output_conv2` reads. The network
+            applies that, because it wants float32 at its end.
         """
         levels = []
         for i, tokens in enumerate(taps):
@@ -120,6 +139,8 @@ class DPTHead(nn.Module):
         path = scratch.refinenet1(path, levels[0], doubled)
 
         features = scratch.output_conv1(path)
-        features = F.interpolate(features, size, mode="bilinear", align_corners=True)
-        hidden: Tensor = scratch.output_conv2[:2](features)
-        return hidden
+        return F.interpolate(features, size, mode="bilinear", align_corners=True)
+
+    def sky(self, features: Tensor) -> Tensor:
+        """How much each pixel is sky, (B, 1, H, W), of what `forward` returned."""
+        return F.relu(self.scratch.sky_output_conv2(features))

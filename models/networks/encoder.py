@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.presets import Preset
+from models.networks.presets import Design, Preset
 
 INTERPOLATE_OFFSET = 0.1
 
@@ -67,7 +67,7 @@ class DinoV2Encoder(VisionTransformer):
     )
     never_trained: tuple[str, ...] = (r"^mask_token$",)
 
-    def __init__(self, preset: Preset) -> None:
+    def __init__(self, preset: Preset, design: Design) -> None:
         super().__init__(
             img_size=preset.pretrain_px,
             patch_size=self.patch_px,
@@ -79,11 +79,14 @@ class DinoV2Encoder(VisionTransformer):
             dynamic_img_size=True,
             mlp_layer=SwiGLU if preset.swiglu else Mlp,
         )
-        # Unused in depth estimation; kept so that official files load strictly and
-        # our exports have every official key.
-        self.mask_token = nn.Parameter(
-            torch.zeros(1, preset.embed_dim), requires_grad=False
-        )
+        assert isinstance(self.norm, nn.LayerNorm)
+        self.norm.eps = design.last_eps
+        if design.spare:
+            # Kept so that official files load strictly and our exports have every
+            # official key.
+            self.mask_token = nn.Parameter(
+                torch.zeros(1, preset.embed_dim), requires_grad=False
+            )
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         batch, rows, cols, dim = x.shape

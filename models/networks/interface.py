@@ -6,11 +6,12 @@ regular expressions, searched in such names.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
-from models.networks.presets import Kind, NetworkError
+from models.networks.presets import Kind, NetworkError, Unit
 
 Part = Literal["encoder", "head"]
 
@@ -20,11 +21,11 @@ class OutputSpec(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """`metric`: metres. `relative`: affine disparity."""
+        """`metric`: metres. `relative`: no unit."""
 
     @property
     def max_depth(self) -> float | None:
-        """Metres at which a metric network's output saturates."""
+        """Metres that a metric network's labels reached, or at which it saturates."""
 
 
 class Encoder(Protocol):
@@ -40,7 +41,7 @@ class Encoder(Protocol):
     adapter_targets: tuple[str, ...]
     """Layers that an adapter changes: patterns that begin with `^`, of names below."""
     never_trained: tuple[str, ...]
-    """Parameters that are never read, likewise."""
+    """Parameters that are never read, or that training leaves alone, likewise."""
 
     def taps(self, image: Tensor, blocks: tuple[int, ...]) -> list[Tensor]:
         """Patch tokens (B, N, D), row by row, after each of the blocks, normalised.
@@ -58,14 +59,13 @@ class DepthPredictor(nn.Module):
     patch_px: int
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
+    image_size: tuple[int, int] | int | str | None = None
+    """That it is made for, as in `datamodules.sizes`; None where nothing tells."""
 
     @property
-    def saturates(self) -> bool:
-        """Whether the output is a share of max_depth.
-
-        Twice as large a max_depth then makes every depth twice as large.
-        """
-        return self.spec.max_depth is not None
+    def unit(self) -> Unit:
+        """What its numbers are."""
+        return "metres" if self.spec.kind == "metric" else "disparity"
 
     @property
     def canonical_focal_px(self) -> float | None:
@@ -87,9 +87,12 @@ class Network(DepthPredictor, ABC):
     fully_trained: tuple[str, ...]
     """Layers trained in full beside the adapter."""
     never_trained: tuple[str, ...]
-    """Parameters that `forward` never reads, so that they never get a gradient."""
+    """Parameters that never get a gradient: `forward` does not read them, or training
+    is to leave them as they are."""
     encoder_name: ClassVar[str]
     """Name of the submodule that published encoder weights are for."""
+    saturates: bool = True
+    """Whether a metric network's output ends at `max_depth`."""
     licence: ClassVar[str | None] = None
     """Of the published weights, where all of them have the same."""
 
@@ -131,6 +134,10 @@ class Network(DepthPredictor, ABC):
                 "model.gradient_checkpointing at false, or give it one"
             )
         switch(True)
+
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of the tensors in a file of encoder weights those that are the encoder's."""
+        return dict(state)
 
     @abstractmethod
     def new_beside(self, base: Literal["network", "encoder"]) -> tuple[str, ...]:

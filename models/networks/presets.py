@@ -7,8 +7,11 @@ from typing import Literal, get_args
 from datamodules.errors import UserError
 
 Size = Literal["tiny", "S", "B", "L", "G"]
-Version = Literal["v1", "v2"]
+Version = Literal["v1", "v2", "v3"]
 Kind = Literal["relative", "metric"]
+Unit = Literal["metres", "disparity", "depth"]
+"""What a network's numbers are: metres along the optical axis, affine disparity (larger
+is nearer), or depth up to its scale (larger is farther)."""
 DESCRIBED = "SIZE,VERSION,KIND[,MAX_DEPTH], such as S,v2,metric,20"
 
 
@@ -26,14 +29,14 @@ class Preset:
     features: int
     out_channels: tuple[int, int, int, int]
     v2_taps: tuple[int, int, int, int]
-    """Blocks whose output feeds the head, counted from 0; v1 taps the last four."""
+    """Blocks whose output feeds the head, counted from 0, but in v1."""
     pretrain_px: int = 518
     """Side of the square image that the position embedding was learned on."""
     swiglu: bool = False
 
     def taps(self, version: Version) -> tuple[int, ...]:
-        """The tapped blocks, the only thing in which v1 and v2 differ."""
-        if version == "v1":
+        """The tapped blocks."""
+        if DESIGNS[version].taps_last:
             return tuple(range(self.depth - 4, self.depth))
         return self.v2_taps
 
@@ -49,6 +52,42 @@ PRESETS: dict[Size, Preset] = {
 
 
 @dataclass(frozen=True)
+class Design:
+    """In what the versions differ, beside the weights."""
+
+    sizes: tuple[Size, ...] = get_args(Size)
+    """There is no other."""
+    taps_last: bool = False
+    """Whether the head reads the last four blocks, not a preset's own."""
+    last_eps: float = 1e-6
+    """Of the normalisation after the tapped blocks."""
+    spare: bool = True
+    """Whether the files hold parameters that depth estimation does not read."""
+    exponential: bool = False
+    """exp of the logit, metric or not, in place of sigmoid and ReLU."""
+    sky: bool = False
+    """Whether a second branch of the head finds the sky."""
+    image_size: str | None = None
+    """Of its own predictions, in the words of `datamodules.sizes`."""
+
+
+DESIGNS: dict[Version, Design] = {
+    "v1": Design(taps_last=True),
+    "v2": Design(),
+    # The monocular networks of Depth Anything 3, `model/dpt.py` and
+    # `configs/da3{mono,metric}-large.yaml`; the any-view ones are built otherwise.
+    "v3": Design(
+        sizes=("tiny", "L"),
+        last_eps=1e-5,
+        spare=False,
+        exponential=True,
+        sky=True,
+        image_size="max504",
+    ),
+}
+
+
+@dataclass(frozen=True)
 class NetworkSpec:
     """Everything that a file of official weights does not say about itself.
 
@@ -60,10 +99,10 @@ class NetworkSpec:
     size: Size = "S"
     version: Version = "v2"
     kind: Kind = "metric"
-    """`metric`: sigmoid x max_depth, metres. `relative`: ReLU, affine disparity."""
+    """`metric`: metres. `relative`: affine disparity, or in v3 depth up to a scale."""
     max_depth: float | None = None
-    """Metres at which a metric network's output saturates; None for a relative one."""
-
+    """Metres at which a metric network's output saturates, in v3 those that its labels
+    reached; None for a relative one."""
     canonical_focal_px: float | None = None
     """Of the one camera that metres are predicted for (`models.camera`); None for a
     network that takes no account of cameras."""
@@ -78,16 +117,21 @@ class NetworkSpec:
                 raise NetworkError(
                     f"{name} {given!r} is not known; use one of {', '.join(allowed)}"
                 )
-        check_output(self.kind, self.max_depth)
-        focal_px = self.canonical_focal_px
-        if focal_px is not None and not 0 < focal_px < math.inf:
+        if self.size not in self.design.sizes:
             raise NetworkError(
-                f"canonical_focal_px {focal_px:g} must be above 0 pixels"
+                f"Depth Anything {self.version} has no monocular network of size "
+                f"{self.size}; use one of {', '.join(self.design.sizes)}"
             )
+        check_output(self.kind, self.max_depth)
+        check_camera(self.kind, self.canonical_focal_px)
 
     @property
     def preset(self) -> Preset:
         return PRESETS[self.size]
+
+    @property
+    def design(self) -> Design:
+        return DESIGNS[self.version]
 
     @classmethod
     def parse(cls, text: str) -> "NetworkSpec":
@@ -119,8 +163,8 @@ def check_output(kind: Kind, max_depth: float | None) -> None:
     """
     if kind == "relative" and max_depth is not None:
         raise NetworkError(
-            f"a relative network predicts disparity without a unit, so max_depth "
-            f"{max_depth} means nothing; leave it out or use kind 'metric'"
+            f"a relative network's output has no unit, so max_depth {max_depth} means "
+            "nothing; leave it out or use kind 'metric'"
         )
     usable = max_depth is not None and math.isfinite(max_depth) and max_depth > 0
     if kind == "metric" and not usable:
@@ -128,4 +172,23 @@ def check_output(kind: Kind, max_depth: float | None) -> None:
             f"a metric network needs max_depth in metres, above 0, not {max_depth}; "
             "Depth Anything V2 was released with 20 (indoor, Hypersim) and 80 "
             "(outdoor, VKITTI)"
+        )
+
+
+def check_camera(kind: Kind, canonical_focal_px: float | None) -> None:
+    """Refuse a canonical focal length (pixels) that is none, or means nothing.
+
+    Raises:
+        NetworkError: Saying what to change.
+    """
+    if canonical_focal_px is None:
+        return
+    if kind != "metric":
+        raise NetworkError(
+            f"a relative network's output has no unit, so canonical_focal_px "
+            f"{canonical_focal_px:g} means nothing; leave it out or use kind 'metric'"
+        )
+    if not 0 < canonical_focal_px < math.inf:
+        raise NetworkError(
+            f"canonical_focal_px {canonical_focal_px:g} must be above 0 pixels"
         )

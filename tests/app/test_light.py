@@ -40,11 +40,11 @@ CASES = [
     ("prediction", [PICTURE, "--model", "no.ckpt"], 1, "there is no such file"),
 ]
 WRONG = {
-    "network": ("S,v3", "is not SIZE,VERSION,KIND"),
+    "network": ("S,v4", "is not SIZE,VERSION,KIND"),
     "formats": ("tiff", "invalid choice: 'tiff'"),
     "depth_scale": ("7", "invalid choice: '7'"),
     "colormap": ("rainbow", "invalid choice"),
-    "size": ("12by4", "is not a number, WxH, or native"),
+    "size": ("12by4", "is not a number, WxH, maxN, or native"),
     "fx": ("-1", "must be above 0 pixels"),
     "fov": ("200", "between 0 and 180 degrees"),
     "batch_size": ("0", "must be at least 1"),

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from datamodules.base import DepthDataModule
 from datamodules.batch import DataError, Frame, Frames
 from datamodules.protocols import KITTI, NYU_EIGEN, full, window_box
-from datamodules.sizes import lower_bound
+from datamodules.sizes import fixed, input_size, lower_bound
 from datamodules.transforms import Augment, EvalTransform
 from models import DepthAnythingModule
 from models.artefacts.merged import save_network
@@ -255,6 +255,28 @@ def test_garg_full__lies_within_the_kb_window_on_all_of_kitti(size):
 def test_lower_bound__sizes_of_the_official_transform(size, result):
     """Sizes measured with Depth Anything V2's own `Resize`."""
     assert lower_bound(size, (518, 518), 14) == result
+
+
+@pytest.mark.parametrize(
+    ("size", "result"),
+    [
+        ((480, 640), (378, 504)),
+        ((375, 1242), (154, 504)),
+        ((1080, 1920), (280, 504)),
+        ((287, 504), (294, 504)),  # halfway is up
+        ((640, 480), (504, 378)),
+        ((100, 120), (420, 504)),
+        ((3, 2000), (14, 504)),  # theirs would be a single pixel
+    ],
+)
+def test_upper_bound__sizes_of_depth_anything_3(size, result):
+    """Sizes measured with Depth Anything 3's own `InputProcessor`."""
+    assert input_size(size, "max504", 14) == result
+
+
+@pytest.mark.parametrize("wanted", ["native", "max504", 500, (512, 256)])
+def test_fixed__is_in_whole_patches(wanted):
+    assert all(side % 16 == 0 for side in fixed(wanted, 16))
 
 
 def test_window__of_a_frame_it_is_not_defined_on_is_refused():

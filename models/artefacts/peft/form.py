@@ -73,6 +73,11 @@ class Peft(Form):
                 f"PEFT sits on transformers, which has no {type(network).__name__}; "
                 "export it as depth-anything or adapter"
             )
+        if network.spec.version == "v3":
+            raise ExportError(
+                "PEFT sits on transformers, which has no Depth Anything 3; export it "
+                "as depth-anything or adapter"
+            )
         save_peft(network, record.adapter, folder, options.base_model, record)
 
 

@@ -1,8 +1,9 @@
 """What weights say about themselves, so that a wrong pairing can be refused.
 
-v1 and v2, relative and metric files have the same keys and shapes. Four things tell:
-`config.json` of a merged folder of ours, that of a `transformers` folder, what a
-checkpoint of ours records, and the names under which the official files were published.
+v1 and v2, relative and metric files have the same keys and shapes. Five things tell:
+`config.json` of a merged folder of ours, that of a `transformers` folder, that of Depth
+Anything 3, what a checkpoint of ours records, and the names under which the official
+files were published.
 """
 
 import re
@@ -14,6 +15,8 @@ from typing import Any, cast
 from datamodules.sizes import InputSize
 from models.artefacts.families import network_from_dict
 from models.artefacts.files import KEY, read_json, read_torch
+from models.artefacts.published import depth_anything_3
+from models.networks.depth_network import DepthNetwork
 from models.networks.interface import Network, OutputSpec
 from models.networks.presets import (
     PRESETS,
@@ -32,6 +35,7 @@ OFFICIAL = re.compile(
     r"depth_anything_v2_(?:metric_(?P<domain>hypersim|vkitti)_)?vit(?P<v2>[sblg])\b"
     r"|depth_anything_vit(?P<v1>[sbl])14\b"
 )
+WEIGHTS_FILE = "model.safetensors"
 OFFICIAL_MAX_DEPTH = {"hypersim": 20.0, "vkitti": 80.0}
 
 
@@ -84,14 +88,20 @@ def identify(path: Path) -> Identity:
     Raises:
         NetworkError: If its `config.json` is damaged or of another kind of network.
     """
-    config = path / CONFIG_FILE
+    # Weights that are called as in a folder have its description beside them.
+    folder = path.parent if path.name == WEIGHTS_FILE else path
+    config = folder / CONFIG_FILE
     if config.is_file():
         content = read_json(config, NetworkError)
         if content.get("format") == FORMAT:
             size = stored_size(content.get("image_size"))
             return Identity.of(*network_from_dict(content), size)
         if content.get("model_type") == "depth_anything":
-            return _from_transformers(content, path)
+            return _from_transformers(content, folder)
+        if isinstance(called := content.get(depth_anything_3.MODEL_NAME), str):
+            depth_anything_3.check_monocular(str(path), (), called)
+            if official := depth_anything_3.OFFICIAL.search(called):
+                return _of_version_3(official)
     if path.suffix == ".ckpt" and path.is_file():
         checkpoint = read_torch(path, NetworkError)
         if isinstance(checkpoint, Mapping) and KEY in checkpoint:
@@ -105,6 +115,8 @@ def identify(path: Path) -> Identity:
     for name in (path.name, *cached):
         if found := OFFICIAL.search(name):
             return _from_name(found)
+        if found := depth_anything_3.OFFICIAL.search(name):
+            return _of_version_3(found)
     return Identity()
 
 
@@ -153,6 +165,11 @@ def _size_of_ours(config: Mapping[str, Any], folder: Path) -> InputSize | None:
     processor = read_json(folder / PREPROCESSOR_FILE, NetworkError)
     rows, cols = processor["size"]["height"], processor["size"]["width"]
     return rows if rows == cols and processor["keep_aspect_ratio"] else (rows, cols)
+
+
+def _of_version_3(official: re.Match[str]) -> Identity:
+    spec = depth_anything_3.spec_of(official)
+    return Identity.of(DepthNetwork, spec, spec.design.image_size)
 
 
 def _from_name(found: re.Match[str]) -> Identity:

@@ -38,6 +38,13 @@ SOURCES: dict[str, Source] = {
     "depth-anything-v1-small": _depth_anything("v1", "Small", "s", "apache-2.0"),
     "depth-anything-v1-base": _depth_anything("v1", "Base", "b", "apache-2.0"),
     "depth-anything-v1-large": _depth_anything("v1", "Large", "l", "apache-2.0"),
+    # Depth Anything 3 README, "Model Cards".
+    "da3mono-large": Source(
+        "depth-anything/DA3MONO-LARGE", "model.safetensors", "apache-2.0"
+    ),
+    "da3metric-large": Source(
+        "depth-anything/DA3METRIC-LARGE", "model.safetensors", "apache-2.0"
+    ),
     "dinov2-small": Source(
         "timm/vit_small_patch14_dinov2.lvd142m", "model.safetensors", "apache-2.0"
     ),
@@ -48,6 +55,17 @@ SOURCES: dict[str, Source] = {
         "timm/vit_large_patch14_dinov2.lvd142m", "model.safetensors", "apache-2.0"
     ),
 }
+for _name in ("small", "small_plus", "base", "large"):
+    SOURCES[f"dinov3-{_name.replace('_', '-')}"] = Source(
+        f"timm/vit_{_name}_patch16_dinov3.lvd1689m",
+        "model.safetensors",
+        "dinov3-license",
+    )
+OTHER_LICENCES = {
+    "dinov3-license": "https://ai.meta.com/resources/models-and-libraries/dinov3-license"
+}
+"""Licences that the Hub has no word for, each with its text. What is made from weights
+under them stays under them."""
 
 
 ON_THE_HUB = (
@@ -117,6 +135,36 @@ def locate(source: str) -> Path:
             "repository, or download its weights and give their path"
         )
     return folder
+
+
+def timm_repository(model: str) -> str:
+    """The Hub's repository of the weights that timm publishes for a model.
+
+    Raises:
+        NetworkError: If it publishes none.
+    """
+    import timm
+
+    config = timm.models.get_pretrained_cfg(model)
+    if config is None or not config.hf_hub_id:
+        raise NetworkError(
+            f"timm publishes no weights for {model}; give --model.weights PATH"
+        )
+    return str(config.hf_hub_id)
+
+
+def timm_licence(repository: str) -> str | None:
+    """The licence of weights that timm publishes; None where it is not known."""
+    import timm
+
+    owner, _, model = _repository(repository)[0].partition("/")
+    if owner != "timm" or not timm.is_model(model):
+        return None
+    try:
+        config = timm.models.get_pretrained_cfg(model)
+    except RuntimeError:
+        return None  # a tag that it does not have
+    return None if config is None else config.license
 
 
 def commit_of(path: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +15,11 @@ from models.artefacts.files import (
     read_torch,
     shapes_of,
 )
+from models.artefacts.published import depth_anything_3, dinov3_names
 from models.artefacts.published.identity import (
     ADAPTER_FILES,
     ONNX_FILE,
+    WEIGHTS_FILE,
     identify,
     merge_first,
 )
@@ -35,12 +38,6 @@ from models.artefacts.published.transformers_keys import (
 from models.networks.depth_network import DepthNetwork
 from models.networks.interface import Network
 from models.networks.presets import Kind, NetworkError, NetworkSpec, Size, Version
-
-WEIGHTS_FILE = "model.safetensors"
-DEPTH_ANYTHING_3 = "backbone.pretrained."
-"""In every name of its encoder's tensors, as in those of v1 and v2 behind a prefix."""
-OURS = "depth_head."
-"""In every name of the head of v1 and v2, but not of 3."""
 
 
 def load_depth_anything(
@@ -72,8 +69,10 @@ def load_depth_anything(
     """
     spec = NetworkSpec(size, version, kind, max_depth)
     path = locate(str(source))
-    identify(path).check(str(path), spec, kind=True)
-    network = DepthNetwork(spec)
+    known = identify(path)
+    known.check(str(path), spec, kind=True)
+    focal_px = getattr(known.spec, "canonical_focal_px", None)
+    network = DepthNetwork(replace(spec, canonical_focal_px=focal_px))
     load_weights(network, path)
     return network
 
@@ -95,6 +94,9 @@ def load_weights(
     module: nn.Module = network if part == "network" else network.encoder
     inside = "" if part == "network" else f"{network.encoder_name}."
     wanted = wanted_by(module, inside)
+    if part == "encoder":
+        own = wanted.renamed
+        wanted = replace(wanted, renamed=lambda s: network.from_published(own(s)))
     state = read_state_dict(path, wanted)
     if problems := wanted.problems(state):
         raise NetworkError(
@@ -125,7 +127,7 @@ def read_state_dict(path: Path, wanted: Wanted | None = None) -> StateDict:
     if wanted is not None:
         best, whole = best_fit(found, wanted)
         if not whole:
-            check_built(path, found)
+            check_built(path, found, wanted)
         if best is not None:
             if len(whole) > 1:
                 places = ", ".join(
@@ -143,28 +145,41 @@ def read_state_dict(path: Path, wanted: Wanted | None = None) -> StateDict:
     return max(found, key=lambda f: len(f.state)).state
 
 
-def check_built(path: Path, found: Sequence[Found] | None = None) -> None:
-    """Refuse weights of networks that are known, but not built here.
+def check_built(
+    path: Path, found: Sequence[Found] | None = None, wanted: Wanted | None = None
+) -> None:
+    """Refuse weights of Depth Anything 3 that are not built here, or not wanted.
 
     Args:
         path: A file or folder.
         found: Its tensors, where they are read already.
+        wanted: What is looked for, if that is known.
 
     Raises:
-        NetworkError: Naming the network.
+        NetworkError: Naming the network, and what to give or ask for.
     """
     if found is None:
         found = list(tensors_in(_content(path)))
     names = [name for part in found for name in part.state]
-    if any(DEPTH_ANYTHING_3 in n for n in names) and not any(OURS in n for n in names):
+    if not depth_anything_3.is_official(names):
+        return
+    depth_anything_3.check_monocular(str(path), names)
+    if wanted is None:
+        return
+    head = [name for name in wanted.shapes if ".scratch." in name]
+    if head and not any(".sky_output_conv2." in name for name in head):
         raise NetworkError(
-            f"{path} holds a Depth Anything 3 network, which is not built here; give "
-            "weights of Depth Anything v1 or v2"
+            f"{path} holds a monocular Depth Anything 3 network; ask for version v3 "
+            "and size L"
         )
 
 
 def official_keys(state: StateDict) -> StateDict:
-    """Rename `transformers` keys to the official ones, if they are such."""
+    """Rename others' keys to those of Depth Anything and timm, if they are such."""
+    if dinov3_names.MARK in state:
+        return dinov3_names.from_meta(state)
+    if depth_anything_3.is_official(state):
+        return depth_anything_3.from_official(state)
     if any(key.startswith("backbone.") for key in state):
         return from_transformers(state)
     return state
@@ -174,12 +189,13 @@ def wanted_by(module: nn.Module, inside: str) -> Wanted:
     """The tensors of a network, or of its part whose names begin with `inside`."""
     shapes = shapes_of(module.state_dict())
     whole = [inside + name for name in shapes]
-    theirs = (
+    theirs = [
         n
         for old in (False, True)
         for w in whole
         for n in transformers_names(w, old=old)
-    )
+    ]
+    theirs += [depth_anything_3.official_name(name) for name in whole]
 
     def renamed(state: StateDict) -> StateDict:
         state = official_keys(state)

@@ -11,7 +11,13 @@ from huggingface_hub import constants
 from lightning.pytorch.utilities import rank_zero_only
 
 from app.prediction.command import main
-from app.publishing.hub import Publication, check, licence_of, recorded_results
+from app.publishing.hub import (
+    Publication,
+    card,
+    check,
+    licence_of,
+    recorded_results,
+)
 from models.adapters import Lava, adapt
 from models.artefacts.adapter_folder import save_adapter
 from models.artefacts.base import Base, fingerprint
@@ -19,6 +25,7 @@ from models.artefacts.depth_record import DepthRecord
 from models.artefacts.merged import save_network
 from models.errors import ExportError
 from models.networks import NetworkSpec
+from models.networks.timm_network import DINOv3Network, TimmSpec
 from tests.app.publishing.hub_server import TOKEN, running_hub
 from tests.conftest import random_tiny
 
@@ -211,6 +218,13 @@ def test_load__from_a_hub_that_is_down_or_into_a_read_only_cache(hub, tmp_path, 
         ("depth-anything-v2-small", "apache-2.0"),
         ("depth-anything-v2-large", "cc-by-nc-4.0"),
         ("depth-anything-v1-large", "apache-2.0"),
+        ("da3mono-large", "apache-2.0"),
+        ("depth-anything/DA3METRIC-LARGE", "apache-2.0"),
+        ("dinov3-small-plus", "dinov3-license"),
+        ("timm/vit_base_patch16_dinov3.lvd1689m", "dinov3-license"),
+        ("timm/eva02_base_patch14_224.mim_in22k", "mit"),
+        ("timm/eva02_base_patch14_224.nowhere", None),
+        ("timm/vit_small_patch9_nothing", None),
         ("files/depth_anything_v2_vits.pth", "apache-2.0"),
         ("files/depth_anything_v2_metric_vkitti_vitl.pth", "cc-by-nc-4.0"),
         ("files/depth_anything_v2_metric_vkitti_vits.pth", None),
@@ -236,11 +250,32 @@ def test_licence__is_the_bases(monkeypatch, weights, licence):
         return
     assert check(asked, record) == licence
     free = replace(asked, licence="mit")
-    if licence == "apache-2.0":
+    if licence in ("apache-2.0", "mit"):
         assert check(free, record) == "mit"
         return
-    with pytest.raises(ExportError, match="forbids commercial use"):
+    why = "forbids commercial use" if "-nc" in licence else "under which what is made"
+    with pytest.raises(ExportError, match=why):
         check(free, record)
+
+
+def test_card__of_a_licence_that_the_hub_does_not_know_names_it():
+    spec = TimmSpec("vit_small_patch16_dinov3", 10.0, 64, 4, 4)
+    record = DepthRecord(
+        network=spec,
+        family=DINOv3Network,
+        image_size=(32, 48),
+        base=Base("files/my_encoder.pth", "encoder"),
+        base_sha256="0",
+        adapter=Lava(),
+    )
+    licence = licence_of(record)
+    text = card(Publication(NAME, False, "adapter", None), record, licence, [], 7)
+    about = yaml.safe_load(text.split("---")[1])
+    assert about["license"] == "other"
+    assert about["license_name"] == "dinov3-license"
+    assert about["license_link"].startswith("https://ai.meta.com/")
+    assert f"[dinov3-license]({about['license_link']})" in text
+    assert "timm's vit_small_patch16_dinov3 under a DPT head" in text
 
 
 def test_results__are_of_this_checkpoint_alone(tmp_path):

@@ -170,7 +170,7 @@ def test_start_at_depth__every_pixel_starts_there(tiny):
     ("options", "message"),
     [
         ({"size": "XL"}, "size 'XL'"),
-        ({"version": "v3"}, "version 'v3'"),
+        ({"version": "v4"}, "version 'v4'"),
         ({"kind": "metric"}, "needs max_depth"),
         ({"kind": "metric", "max_depth": -1.0}, "above 0"),
         ({"kind": "relative", "max_depth": 10.0}, "means nothing"),

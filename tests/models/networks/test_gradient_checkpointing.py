@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from models import DepthAnythingModule, DINOv2Module
+from models import DepthAnythingModule, DINOv2Module, DINOv3Module, TimmModule
 from models.adapters import (
     DoRA,
     Lava,
@@ -95,11 +95,37 @@ def test_gradients__are_the_same_to_the_bit(name, precision):
         assert kept[True] < 0.8 * kept[False]
 
 
-@pytest.mark.parametrize("kind", [DepthAnythingModule, DINOv2Module])
-@pytest.mark.parametrize("given", [True, False])
-def test_module__hands_the_option_on(kind, given):
-    module = kind(80.0, (28, 42), "tiny", weights=None, gradient_checkpointing=given)
-    assert module.network.pretrained.grad_checkpointing is given
+MODULES = {
+    DepthAnythingModule: {"size": "tiny"},
+    DINOv2Module: {"size": "tiny"},
+    DINOv3Module: {"size": "tiny"},
+    TimmModule: {
+        "model": "vit_base_patch16_siglip_224",
+        "embed_dim": 64,
+        "depth": 4,
+        "num_heads": 4,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_module__hands_the_option_on(kind):
+    found, kept = {}, {}
+    for given in (False, True):
+        torch.manual_seed(0)
+        module = kind(
+            80.0,
+            (32, 48),
+            weights=None,
+            gradient_checkpointing=given,
+            **MODULES[kind],
+        )
+        net = module.network.train()
+        image = torch.randn(2, 3, 4 * net.patch_px, 4 * net.patch_px)
+        found[given], kept[given] = gradients(net, image)
+    assert kept[True] < 0.95 * kept[False]
+    for name, gradient in found[False].items():
+        assert torch.equal(found[True][name], gradient), name
 
 
 def test_network__whose_encoder_cannot_is_named():

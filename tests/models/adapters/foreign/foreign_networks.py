@@ -10,6 +10,8 @@ import torchvision
 import transformers
 from torch import Tensor, nn
 
+from models.networks import DepthNetwork, NetworkSpec
+
 
 @dataclass(frozen=True)
 class Foreign:
@@ -212,6 +214,10 @@ NETWORKS = {
         ),
         # Boxes and masks were not given as prompts.
         unused=(r"mask_embed\.", r"mask_downscaling"),
+    ),
+    # Ours, since a branch of it is never to be adapted.
+    "Depth Anything 3": Foreign(
+        lambda: DepthNetwork(NetworkSpec("tiny", "v3", "metric", 10.0)), image(28)
     ),
     "transformers Mamba": Foreign(
         of(

@@ -29,6 +29,12 @@ from models.networks import DepthNetwork, NetworkError, NetworkSpec, load_depth_
             "models--LiheYoung--depth_anything_vits14/snapshots/1/pytorch_model.bin",
             Identity("S", "v1", "relative"),
         ),
+        ("DA3MONO-LARGE.safetensors", Identity("L", "v3", "relative", None, "max504")),
+        (
+            "models--depth-anything--DA3METRIC-LARGE/snapshots/1/model.safetensors",
+            Identity("L", "v3", "metric", 200.0, "max504", 300.0),
+        ),
+        ("DA3-LARGE.safetensors", Identity()),
         ("depth_anything_v2_vits_experiment/v1.pth", Identity()),
         ("mine.pth", Identity()),
     ],

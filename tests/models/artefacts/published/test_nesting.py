@@ -202,18 +202,18 @@ def test_read_state_dict__without_a_network_is_the_largest(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "model."])
 @pytest.mark.parametrize("in_folder", [True, False])
-def test_depth_anything_3__is_called_so_in_one_line(
+def test_depth_anything_3__of_many_views_is_called_so_in_one_line(
     tmp_path, capsys, prefix, in_folder
 ):
-    names = ("backbone.pretrained.cls_token", "head.scratch.sky_output_conv2.0.weight")
+    names = ("backbone.pretrained.camera_token", "head.scratch.output_conv2_aux.0.bias")
     path = tmp_path / "model.safetensors"
     save_file({f"{prefix}{name}": torch.ones(2) for name in names}, path)
-    (tmp_path / "config.json").write_text('{"model_name": "da3mono-large"}')
+    (tmp_path / "config.json").write_text('{"model_name": "da3-large-1.1"}')
     source = str(tmp_path if in_folder else path)
     with pytest.raises(SystemExit):
         one_line_errors(open_model)(source)
     printed = capsys.readouterr().err
-    assert "holds a Depth Anything 3 network, which is not built here" in printed
+    assert "for any number of views (da3-large-1.1), which is not built here" in printed
     assert printed.count("\n") == 1
-    with pytest.raises(NetworkError, match="Depth Anything 3"):
+    with pytest.raises(NetworkError, match="give DA3MONO-LARGE"):
         load_weights(random_network(0), path)
