@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datamodules.sizes import InputSize
 from models.adapters import AdapterBank, AdapterError
 from models.artefacts.depth_adapter import DepthAdapter
 from models.artefacts.depth_record import DepthRecord
@@ -34,13 +35,20 @@ class DepthBank(DepthPredictor):
             share of its range (`unit_network`).
         base: What the base says of itself as it is; None, or relative, if nothing can
             be predicted without an adapter.
+        base_size: The input that the base by itself is made for; None where nothing
+            tells.
     """
 
-    def __init__(self, network: Network, base: OutputSpec | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        base: OutputSpec | None = None,
+        base_size: InputSize | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.adapters = AdapterBank(network)
-        self.base = base
+        self.base, self.base_size = base, base_size
         self.spec = network.spec
         self.patch_px = network.patch_px
         self.image_mean, self.image_std = network.image_mean, network.image_std

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from datamodules.sizes import InputSize
 from models.artefacts.base import Base
 from models.artefacts.depth_record import DepthRecord
 from models.artefacts.mixed import Several
@@ -36,7 +37,7 @@ def open_bank(several: Several, weights: str | None = None) -> DepthBank:
         base = Base.found(weights, record.base.part)
     network = record.family(unit_spec(record))
     base.fill(network)
-    bank = DepthBank(network.eval(), _own_output(base, record))
+    bank = DepthBank(network.eval(), *_by_itself(base, record))
     for name, adapter in several.adapters.items():
         bank.add(name, adapter)
     return bank
@@ -59,15 +60,17 @@ def open_router(several: Several, bank: DepthBank) -> Router:
     return router
 
 
-def _own_output(base: Base, record: DepthRecord) -> OutputSpec | None:
-    """What a base predicts by itself; None if it has no head, or nothing tells."""
+def _by_itself(
+    base: Base, record: DepthRecord
+) -> tuple[OutputSpec | None, InputSize | None]:
+    """What a base predicts, and its input; None if it has no head, or nothing tells."""
     if base.weights is None or base.part == "encoder":
-        return None
+        return None, None
     found = identify(locate(base.weights))
     if found.kind != "metric" or found.max_depth is None:
-        return None
+        return None, None
     spec: Any = record.network
-    own: OutputSpec = replace(spec, kind="metric", max_depth=found.max_depth)
+    own = replace(spec, kind="metric", max_depth=found.max_depth)
     if hasattr(own, "canonical_focal_px"):
-        own = replace(own, canonical_focal_px=found.canonical_focal_px)  # type: ignore[type-var]
-    return own
+        own = replace(own, canonical_focal_px=found.canonical_focal_px)
+    return own, found.image_size

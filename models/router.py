@@ -69,6 +69,7 @@ class Router(nn.Module):
         places = [self.names.index(name) for name in names]
         return torch.tensor(places, device=like.device)
 
+    @torch.no_grad()
     def choices(self, pooled: Tensor) -> list[Choice]:
         """The adapter of each picture, and how sure that is."""
         sure, places = self(pooled).softmax(1).max(1)

@@ -16,7 +16,7 @@ from app.prediction.predictor import PhotographBatch
 from datamodules.batch import ImageInput
 from datamodules.files.pictures import Picture
 from datamodules.photographs import size_and_focal
-from datamodules.sizes import InputSize, fixed, input_size
+from datamodules.sizes import fixed, input_size
 from models.adapters.opened import digest, fingerprint
 from models.artefacts.mixed import (
     Several,
@@ -57,8 +57,6 @@ class BankModel(Model):
         self.patch_px = self.bank.patch_px
         first = self.bank.record(self.bank.names[0])
         self.image_input = ImageInput.of(self.bank, first.image_shrink)
-        self.own_size: InputSize = first.image_size
-        """Of pictures that the base alone predicts: its adapters' own."""
         with_base = self.table is not None and None in self.table.adapters.values()
         if with_base:
             with self.bank.select(None):
@@ -90,6 +88,10 @@ class BankModel(Model):
             "route": self.choice.route,
         }
 
+    def check(self, pictures: Sequence[Picture]) -> None:
+        if self.table is not None:
+            self.table.of(pictures)
+
     def given(
         self, pictures: Sequence[Picture], prediction: Prediction, trainer: Trainer
     ) -> list[Given]:
@@ -120,8 +122,9 @@ class BankModel(Model):
         self, name: str | None, prediction: Prediction, confidence: float | None = None
     ) -> Given:
         if name is None:
+            # As predict.py has the base where it is alone.
             record, spec = None, self.bank.base
-            size, shrink = self.own_size, self.image_input.shrink
+            size, shrink = self.bank.base_size, ImageInput().shrink
         else:
             record = self.bank.record(name)
             spec, size, shrink = record.network, record.image_size, record.image_shrink

@@ -58,6 +58,14 @@ class Model(ABC):
     def about(self, prediction: Prediction) -> dict[str, object]:
         """What of it the files of predictions depend on, for their header."""
 
+    def check(self, pictures: Sequence[Picture]) -> None:
+        """Refuse pictures that it is not told enough of, before anything is written.
+
+        Raises:
+            DataError: Naming them.
+        """
+        return
+
     @abstractmethod
     def given(
         self, pictures: Sequence[Picture], prediction: Prediction, trainer: Trainer

@@ -46,6 +46,7 @@ def predict(model: Model, prediction: Prediction) -> None:
             f"the network is relative: it predicts {model.unit} without a unit, for "
             f"which {', '.join(METRES)} have no meaning; use --formats npy, pfm or exr"
         )
+    model.check(pictures)
     scale = prediction.scale(model.max_depth) if "png" in prediction.formats else 0
     folder.mkdir(parents=True, exist_ok=True)
 
