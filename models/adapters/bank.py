@@ -1,7 +1,6 @@
 """Many adapters over one network, and for every example of a batch its own."""
 
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -67,7 +66,6 @@ class AdapterBank(nn.Module):
         # Of those too that batches still run with after they were removed.
         self._origins: WeakKeyDictionary[Member, OpenedAdapter] = WeakKeyDictionary()
         self._sha256: dict[str, str] = {}
-        self._preparing = threading.Lock()
         self._hook: RemovableHandle | None = network.register_forward_pre_hook(
             partial(_check_batch, self.roster), with_kwargs=True
         )
@@ -136,7 +134,7 @@ class AdapterBank(nn.Module):
             AdapterError: As for `add`.
         """
         self._check_new(name)
-        with self._preparing:
+        with self.roster.preparing:
             if move(self._plain, self.network):
                 self._prototypes.clear()
             prototype = Prototype.of(twin(self._plain), config)
@@ -316,7 +314,7 @@ class AdapterBank(nn.Module):
         vars(self.members)["_modules"] = members
 
     def _prototype(self, config: AdapterConfig) -> Prototype:
-        with self._preparing:
+        with self.roster.preparing:
             if move(self._plain, self.network):
                 self._prototypes.clear()
             for known, prototype in self._prototypes:
@@ -327,7 +325,7 @@ class AdapterBank(nn.Module):
             return made
 
     def _fingerprint(self, part: str) -> str:
-        with self._preparing:
+        with self.roster.preparing:
             if part not in self._sha256:
                 self._sha256[part] = fingerprint(self._plain.get_submodule(part))
             return self._sha256[part]

@@ -109,6 +109,8 @@ class Roster:
         self.members: Mapping[str, Member] = {}
         """Replaced as a whole, never changed, so it may be read without the lock."""
         self.lock = threading.Lock()
+        self.preparing = threading.Lock()
+        """While adapters are made ready to enter."""
         self.generations = 0
         self.everywhere: Selection | None = None
         """What holds in threads where nothing was selected: those of autograd."""

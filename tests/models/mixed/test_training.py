@@ -4,8 +4,10 @@ import itertools
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from models.depth_bank import DepthBank
+from models.depth_module import AVERAGED
 from models.errors import CheckpointError, OptionError
 from models.mixed_step import MixedStep
 from models.optimisation import Optimisation
@@ -147,6 +149,23 @@ def test_checkpointing__backward_in_another_thread_recomputes_with_the_selection
             some += 1
             assert torch.equal(plain, own)
     assert some > 20
+
+
+def test_ema__checkpoints_hold_the_average_and_no_base(mixed, tiny_weights, tmp_path):
+    def averaging():
+        saving = ModelCheckpoint(tmp_path, "last", enable_version_counter=False)
+        return [EMAWeightAveraging(decay=0.5), saving]
+
+    options = {"enable_checkpointing": True, "limit_val_batches": 0}
+    fit(mixed, data(), callbacks=averaging(), max_epochs=1, **options)
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    averaged, own = content["state_dict"], content[AVERAGED]
+    assert averaged.keys() == own.keys() == set(mixed.saved_keys())
+    assert any(not torch.equal(averaged[key], own[key]) for key in own)
+    again = module(tiny_weights)
+    path = tmp_path / "last.ckpt"
+    fit(again, data(), ckpt_path=path, callbacks=averaging(), **options)
+    assert again.trainer.current_epoch == 2
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
