@@ -105,7 +105,10 @@ class Network(DepthPredictor, ABC):
         return "encoder" if name.startswith(f"{self.encoder_name}.") else "head"
 
     def pooled(self, image: Tensor) -> Tensor:
-        """What the encoder makes of each image as a whole: (B, D).
+        """What the encoder makes of each image as a whole: (B, features).
+
+        Means of the patch tokens of the upper and of the lower half: that there is sky
+        above and road below is lost in a mean over all.
 
         Args:
             image: (B, 3, H, W), normalised, H and W in whole patches.

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from app.training.command import main
+from datamodules.raycasting.scenes import CameraRange
 from datamodules.synthetic import MAX_DEPTH_M, SyntheticFrames
 from datamodules.transforms import normalise
 from models.artefacts.mixed import read_mixed
@@ -31,9 +33,12 @@ def routed_scores(checkpoint: Path) -> tuple[float, dict[str, tuple[float, float
     several = read_mixed(checkpoint)
     bank = open_bank(several)
     router = open_router(several, bank)
+    sources = yaml.safe_load(DEMO.read_text())["data"]["init_args"]["sources"]
+    low = sources["rooms"]["init_args"]["camera"]
+    cameras = {"rooms": CameraRange(**{k: tuple(v) for k, v in low.items()})}
     right, scores = [], {}
     for name in NAMES:
-        frames = SyntheticFrames(name, "test", COUNT, SIZE, seed=SEED)
+        frames = SyntheticFrames(name, "test", COUNT, SIZE, SEED, cameras.get(name))
         found: dict[str, list[float]] = {"routed": [], "right": []}
         for start in range(0, COUNT, 16):
             part = [frames[i] for i in range(start, start + 16)]

@@ -37,7 +37,7 @@ def test_router__comes_back_from_its_file(tiny_weights, tmp_path):
     model.router.save(tmp_path / "router.safetensors")
     again = router_of(stored(tmp_path / "router.safetensors"))
     assert (again.names, again.image_size) == (("rooms", "streets"), (28, 42))
-    pooled = torch.randn(3, 128)
+    pooled = torch.randn(3, 256)
     with torch.no_grad():
         rows = again(pooled)
         assert torch.equal(rows, model.router(pooled))
@@ -62,11 +62,11 @@ def test_router__for_others_is_refused(tiny_weights, tmp_path):
     model = module(tiny_weights)
     own = model.router
     with pytest.raises(AdapterError, match="no adapter caves among rooms, streets"):
-        Router(["rooms", "caves"], 128, (28, 42), own.encoder_sha256).check(
+        Router(["rooms", "caves"], 256, (28, 42), own.encoder_sha256).check(
             model.bank, "it"
         )
     with pytest.raises(AdapterError, match="reads an encoder with SHA-256"):
-        Router(own.names, 128, (28, 42), "0" * 64).check(model.bank, "it")
+        Router(own.names, 256, (28, 42), "0" * 64).check(model.bank, "it")
     with pytest.raises(CheckpointError, match="is no router of this project"):
         router_of(StoredRouter({"linear.weight": torch.zeros(2, 3)}, {}, "it"))
 
