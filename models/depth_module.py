@@ -18,7 +18,7 @@ from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY
 from models.camera import SeenCameras, input_focal_px, to_metres
 from models.errors import OptionError
-from models.losses import silog
+from models.losses import log_gradient, silog
 from models.metrics import per_image
 from models.networks.interface import Network
 from models.optimisation import OneCycle, Optimisation, Regime
@@ -110,6 +110,10 @@ class DepthModule(ScoredModule):
             delta1 = per_image(depth, target, valid)[scored, 0].mean()
         size = len(target)
         self.log("train/silog", loss.detach(), batch_size=size)
+        if weight := self.optimisation.gradient_weight:
+            gradient = log_gradient(depth, target, valid)
+            self.log("train/log_gradient", gradient.detach(), batch_size=size)
+            loss = loss + weight * gradient
         if self.record.adapter is not None:
             penalty = orthogonality(self.network, self.record.adapter)
             if penalty is not None:

@@ -1,6 +1,6 @@
 """Several adapters of one network in one training, each with data of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,28 +21,25 @@ from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY
 from models.artefacts.mixed import MEMBERS, ROUTER, below
 from models.artefacts.record import FORMAT_VERSION
+from models.boundary import BoundaryF1
 from models.camera import SeenCameras
 from models.depth_bank import DepthBank, unit_network
 from models.depth_module import AVERAGED, STATES, DepthModule
 from models.errors import CheckpointError, OptionError
-from models.losses import silog
+from models.losses import log_gradient, silog
 from models.metrics import METRICS, DepthMetrics
 from models.mixed_optimisation import MixedOptimisation
+from models.mixed_recipes import Recipe, check_cameras, checked, records_of, said
 from models.mixed_step import MixedStep
 from models.resuming import (
     INSTEAD,
-    check_same,
     check_shrink,
     check_whole,
-    description_of,
     image_shrink,
 )
 from models.router import Router, new_router, pooled_features
 from models.scoring import Scoring
 from models.soundness import steps_of
-
-Recipe = Callable[[float, tuple[int, int]], DepthModule]
-"""A module by its options, which waits for max_depth and image_size."""
 
 
 class MixedModule(DepthModule):
@@ -72,14 +69,14 @@ class MixedModule(DepthModule):
     ) -> None:
         if max_depth.keys() != adapters.keys():
             raise OptionError(
-                f"model.adapters has {_said(adapters)}, but data.sources has "
-                f"{_said(max_depth)}; give each adapter its source, of the same name"
+                f"model.adapters has {said(adapters)}, but data.sources has "
+                f"{said(max_depth)}; give each adapter its source, of the same name"
             )
         first = next(iter(adapters))
         each: dict[str, DepthModule] = {}
         bank: DepthBank | None = None
         for name, make in adapters.items():
-            alone = _made(name, make(max_depth[name], image_size[name]))
+            alone = checked(name, make(max_depth[name], image_size[name]))
             if bank is None:
                 bank = DepthBank(unit_network(alone.record))
             state = alone.network.state_dict()
@@ -91,7 +88,7 @@ class MixedModule(DepthModule):
                 bank.network.checkpoint_gradients()
             each[name] = alone
         assert bank is not None
-        _check_cameras({name: alone.record for name, alone in each.items()})
+        check_cameras({name: alone.record for name, alone in each.items()})
         super().__init__(bank.network, each[first].record, each[first].optimisation)
         self.bank = bank
         for name, parameter in self.trained_parameters():
@@ -110,6 +107,7 @@ class MixedModule(DepthModule):
         # Lists: a dictionary of modules refuses names like "type".
         self._val = nn.ModuleList(DepthMetrics() for _ in each)
         self._test = nn.ModuleList(DepthMetrics() for _ in each)
+        self._edges = nn.ModuleList(BoundaryF1() for _ in each)
         self._routed = torch.zeros(2, dtype=torch.long)
         self._step = MixedStep(self.bank, self.router)
 
@@ -135,9 +133,15 @@ class MixedModule(DepthModule):
 
             def loss(own: list[int]) -> Tensor:
                 name = names[own[0]]
-                focus = self.each[name].variance_focus
-                found = silog(depth[own], target[own], valid[own], focus)
-                self.log(f"train/{name}/silog", found.detach(), batch_size=len(own))
+                recipe, count = self.each[name], len(own)
+                parts = depth[own], target[own], valid[own]
+                found = silog(*parts, recipe.variance_focus)
+                self.log(f"train/{name}/silog", found.detach(), batch_size=count)
+                if weight := recipe.gradient_weight:
+                    edges = log_gradient(*parts)
+                    key = f"train/{name}/log_gradient"
+                    self.log(key, edges.detach(), batch_size=count)
+                    found = found + weight * edges
                 return found
 
             each = losses_of_each(self.bank.adapters, names, loss)
@@ -200,13 +204,22 @@ class MixedModule(DepthModule):
     def test_step(
         self, batch: DepthBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> Tensor:
-        return self._of_source(batch, self._test, self.scoring)
+        depth = self._of_source(batch, self._test, self.scoring)
+        if self.scoring.boundary:
+            edges = self._edges[self.sources.index(self.source_of(batch))]
+            assert isinstance(edges, BoundaryF1)
+            edges.update(depth, batch["depth"], batch["valid"])
+        return depth
 
     def on_validation_epoch_end(self) -> None:
         self._log_each("val", self._val)
 
     def on_test_epoch_end(self) -> None:
         self._log_each("test", self._test)
+        if self.scoring.boundary:
+            for name, edges in zip(self.sources, self._edges, strict=True):
+                assert isinstance(edges, BoundaryF1)
+                self.boundary[name] = edges.scores()
 
     def _of_source(
         self, batch: DepthBatch, metrics: nn.ModuleList, scoring: Scoring
@@ -278,7 +291,7 @@ class MixedModule(DepthModule):
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting:
             self.check_resumable(checkpoint)
-        found = _records(checkpoint, self.records)
+        found = records_of(checkpoint, self.records)
         for name, record in found.items():
             self.scores_of[name] = record.scores
             self._cameras_of[name] = SeenCameras(record.focals_px)
@@ -297,7 +310,7 @@ class MixedModule(DepthModule):
             checkpoint |= {part: whole | checkpoint[part] for part in STATES}
 
     def check_resumable(self, checkpoint: Mapping[str, Any]) -> None:
-        found = _records(checkpoint, self.records)
+        found = records_of(checkpoint, self.records)
         check_whole(checkpoint, self.regime.kind())
         for name, record in found.items():
             if changes := differences(self.records[name].adapter, record.adapter):
@@ -320,65 +333,3 @@ class MixedModule(DepthModule):
 
 ROUTER_LOSS = "\0router"
 """Among losses by adapter; no adapter has such a name."""
-
-
-def _made(name: str, alone: DepthModule) -> DepthModule:
-    """What a recipe made, if it can be one of several.
-
-    Raises:
-        OptionError: Saying what it lacks.
-    """
-    if alone.record.adapter is None:
-        raise OptionError(
-            f"model.adapters {name} trains the whole network (adapter: null), and a "
-            "mixed run has one base for all; give it an adapter"
-        )
-    if alone.record.base.weights is None:
-        raise OptionError(
-            f"model.adapters {name} begins at random weights, and a mixed run has one "
-            "base for all; give it weights"
-        )
-    return alone
-
-
-def _check_cameras(records: Mapping[str, DepthRecord]) -> None:
-    found = {
-        name: getattr(record.network, "canonical_focal_px", None)
-        for name, record in records.items()
-    }
-    if len(set(found.values())) > 1:
-        told = ", ".join(f"{name} {focal_px}" for name, focal_px in found.items())
-        raise OptionError(
-            f"the adapters' canonical_focal_px differ ({told}), and a batch has frames "
-            "of all; give all of them the same camera"
-        )
-
-
-def _records(
-    checkpoint: Mapping[str, Any], own: Mapping[str, DepthRecord]
-) -> dict[str, DepthRecord]:
-    """The records of a mixed run's checkpoint of the same adapters' names.
-
-    Raises:
-        CheckpointError: If it is of one adapter, or of others.
-    """
-    description = description_of(checkpoint)
-    records = description.get(ADAPTERS)
-    if records is None:
-        raise CheckpointError(
-            "the checkpoint is of one adapter, and the configuration asks for several; "
-            "use the configuration it was trained with"
-        )
-    if records.keys() != own.keys():
-        raise CheckpointError(
-            f"the checkpoint has the adapters {_said(records)}, but the configuration "
-            f"asks for {_said(own)}; use {INSTEAD}"
-        )
-    return {
-        name: check_same(DepthRecord.from_dict(record), own[name])
-        for name, record in records.items()
-    }
-
-
-def _said(names: Mapping[str, Any]) -> str:
-    return ", ".join(names) or "none"

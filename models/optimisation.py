@@ -42,6 +42,9 @@ class Optimisation:
     """Fraction of all steps in which the rate rises; then it falls as a cosine."""
     variance_focus: float = 0.85
     """Lambda of the SiLog loss: 0.85 in BTS and ZoeDepth, 0.5 in Depth Anything V2."""
+    gradient_weight: float = 0.0
+    """Of the multi-scale log-gradient loss beside SiLog, for sharper edges; dense truth
+    only. 0 leaves it out."""
     optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW
     """Any optimiser by its class path, such as torch.optim.SGD, with its own options
     (`--model.optimisation.optimizer.momentum 0.9`); rates and weight decay are those
@@ -58,6 +61,11 @@ class Optimisation:
             raise OptionError(
                 f"warmup {self.warmup} must lie between 0 and 1, and variance_focus "
                 f"{self.variance_focus} from 0 to 1"
+            )
+        if not 0 <= self.gradient_weight < math.inf:
+            raise OptionError(
+                f"gradient_weight {self.gradient_weight} must be 0 or a finite number "
+                "above it"
             )
 
     def rates(self) -> dict[str, Rate]:

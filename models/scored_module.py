@@ -12,6 +12,7 @@ from datamodules.batch import DepthBatch
 from datamodules.errors import DataError
 from datamodules.protocols import Protocol
 from models.alignment import aligned
+from models.boundary import BoundaryF1, BoundaryScores
 from models.metrics import DepthMetrics
 from models.networks.depth_network import with_flip
 from models.resizing import resize_each
@@ -45,6 +46,9 @@ class ScoredModule(LightningModule):
         self._broken = torch.zeros((), dtype=torch.long)
         self.val_metrics = DepthMetrics()
         self.test_metrics = DepthMetrics()
+        self.test_boundary = BoundaryF1()
+        self.boundary: dict[str, BoundaryScores] = {}
+        """Of the edges of each source, where they are scored."""
 
     def metres(self, depth: Tensor, batch: DepthBatch) -> Tensor:
         """What the network says (B, 1, h, w) of a batch's images, in true metres."""
@@ -54,13 +58,18 @@ class ScoredModule(LightningModule):
         return self._evaluate(batch, self.val_metrics, Scoring())
 
     def test_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
-        return self._evaluate(batch, self.test_metrics, self.scoring)
+        depth = self._evaluate(batch, self.test_metrics, self.scoring)
+        if self.scoring.boundary:
+            self.test_boundary.update(depth, batch["depth"], batch["valid"])
+        return depth
 
     def on_validation_epoch_end(self) -> None:
         self._log_means("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
         self._log_means("test", self.test_metrics)
+        if self.scoring.boundary:
+            self.boundary[""] = self.test_boundary.scores()
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ class Scoring:
     flip_tta: bool = False
     """Average the prediction with that of the mirrored image, as ZoeDepth's and
     NeWCRFs' evaluation does."""
+    boundary: bool = False
+    """Score edges as well: Depth Pro's boundary F1, of dense truth alone."""
 
     @property
     def suffix(self) -> str:

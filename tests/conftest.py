@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import cv2
+import lightning.pytorch  # noqa: F401 - its log goes where stderr is at this moment
 import numpy as np
 import pytest
 import torch
@@ -35,6 +36,7 @@ def pytest_configure(config):
     # Workers share the cores: more threads than cores only wait for each other.
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 
 
 @pytest.fixture(autouse=True)

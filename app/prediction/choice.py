@@ -110,7 +110,7 @@ def read_table(path: Path) -> Table:
     Raises:
         DataError: Naming the line that cannot be used.
     """
-    source = open_delimited(path, COLUMNS, others="")
+    source = open_delimited(path, COLUMNS, optional="")
     image, adapter = (source.columns.index(name) for name in COLUMNS)
     adapters: dict[str, str | None] = {}
     for number, cells in source.rows:

@@ -1,7 +1,9 @@
 """What predict.py can be told, and what is wrong with it, before torch is imported."""
 
+import math
 import re
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Literal, get_args
 
 from datamodules.errors import DataError
@@ -14,12 +16,14 @@ from datamodules.sizes import (
     check_image_size,
     longest_side,
 )
+from models.calibration import Fit
 from models.errors import ExportError
 from models.networks.presets import NetworkSpec
 
 Format = Literal["png", "npy", "pfm", "exr", "ply", "color"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
+PointsPer = Literal["picture", "run"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,10 @@ class Prediction:
     cy: float | None = None
     fov: float | None = None
     assume_fov: float | None = None
+    points: str | None = None
+    points_per: PointsPer = "picture"
+    points_fit: Fit = "auto"
+    points_scale: float | None = None
     batch_size: int = 8
     workers: int = 2
     precision: Precision = "32-true"
@@ -110,6 +118,18 @@ class Prediction:
         for name in ("fx", "fy"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise DataError(f"--{name} {value} must be above 0 pixels")
+        for name in ("points_per", "points_fit", "points_scale"):
+            if self.points is None and getattr(self, name) != DEFAULT[name]:
+                raise DataError(f"{flag(name)} has no effect here: give --points, too")
+        if self.points is not None and not Path(self.points).exists():
+            raise DataError(
+                f"--points {self.points} does not exist; give a table with the columns "
+                "image,x,y,depth, or a folder of sparse depth maps"
+            )
+        if (scale := self.points_scale) is not None and not 0 < scale < math.inf:
+            raise DataError(
+                f"--points-scale {scale} must be above 0: stored units per metre"
+            )
         if not re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d+)+", self.devices):
             raise DataError(
                 f"--devices {self.devices!r} is no number of devices; use auto, a "
@@ -183,6 +203,7 @@ def defaults(*kinds: type) -> dict[str, object]:
     }
 
 
+DEFAULT = defaults(Prediction)
 CHOICES: dict[str, tuple[str, ...]] = {
     "formats": get_args(Format),
     "depth_scale": ("auto", "1000", "256"),
@@ -191,4 +212,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "accelerator": get_args(Accelerator),
     "shrink": get_args(Shrink),
+    "points_per": get_args(PointsPer),
+    "points_fit": get_args(Fit),
 }

@@ -50,6 +50,16 @@ HELP = {
     "cy": "Likewise.",
     "fov": "Horizontal field of view in degrees, in place of fx.",
     "assume_fov": "Likewise, for pictures of which nothing else tells.",
+    "points": "Known depths that predictions are fitted to: a table with the columns "
+    "image,x,y,depth (x and y in pixels of the picture as shown, turned by EXIF, "
+    "counted from 0 at the upper left; metres), or a folder of sparse depth maps, "
+    "called as the pictures are. Relative networks then give metres, too.",
+    "points_per": "A fit for each picture, or one for the run, also of pictures "
+    "without points.",
+    "points_fit": "median: one factor. scale_shift: a robust line, from 10 points on. "
+    "auto: that if there are 10, else median. Of disparity always a robust line.",
+    "points_scale": "Stored units per metre of the maps: 1000 for millimetres, 256 for "
+    "KITTI, 1 for metres.",
     "batch_size": "Pictures at a time, of one shape.",
     "workers": "Processes that read pictures.",
     "precision": "Of the network's arithmetic.",
@@ -70,6 +80,7 @@ HELP = {
 T = TypeVar("T")
 TYPES = {
     **dict.fromkeys(("fx", "fy", "cx", "cy", "fov", "assume_fov"), float),
+    "points_scale": float,
     **dict.fromkeys(("batch_size", "workers"), int),
 }
 

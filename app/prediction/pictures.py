@@ -2,17 +2,20 @@
 
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 
 from app.errors import fail
+from app.prediction.calibrator import Calibrator, PointSampler, far_m
 from app.prediction.camera import Camera, input_focals_px
 from app.prediction.data import Pictures
 from app.prediction.header import header
+from app.prediction.known_points import known_points
 from app.prediction.ledger import LEDGER, Ledger
 from app.prediction.model import Given, Model
-from app.prediction.options import Prediction
+from app.prediction.options import Format, Prediction
 from app.prediction.own_outputs import OwnOutputs
 from app.prediction.predictor import Predictor
 from app.prediction.writer import DepthWriter
@@ -41,13 +44,29 @@ def predict(model: Model, prediction: Prediction) -> None:
     folder = Path(prediction.output)
     found = find_images(prediction.images, OwnOutputs(folder))
     pictures = found.pictures
-    if model.kind == "relative" and set(METRES) & set(prediction.formats):
+    points = None
+    if prediction.points is not None:
+        source, units = Path(prediction.points), prediction.points_scale
+        points = known_points(source, units, pictures, prediction.exif)
+    if (
+        model.kind == "relative"
+        and points is None
+        and set(METRES) & set(prediction.formats)
+    ):
         raise DataError(
             f"the network is relative: it predicts {model.unit} without a unit, for "
-            f"which {', '.join(METRES)} have no meaning; use --formats npy, pfm or exr"
+            f"which {', '.join(METRES)} have no meaning; use --formats npy, pfm or "
+            "exr, or give --points, from which metres are made"
         )
     model.check(pictures)
-    scale = prediction.scale(model.max_depth) if "png" in prediction.formats else 0
+    max_depth, calibrator = model.max_depth, None
+    if points is not None:
+        own_m = None if model.kind == "relative" else model.max_depth
+        max_depth = far_m(points.farthest_m, own_m)
+        how = prediction.points_per, prediction.points_fit
+        calibrator = Calibrator(points, *how, model.unit, max_depth)
+        calibrator.check(pictures)
+    scale = prediction.scale(max_depth) if "png" in prediction.formats else 0
     folder.mkdir(parents=True, exist_ok=True)
 
     trainer = Trainer(
@@ -59,7 +78,8 @@ def predict(model: Model, prediction: Prediction) -> None:
         enable_checkpointing=False,
         use_distributed_sampler=False,
     )
-    about = header(model, prediction, scale)
+    sha256 = None if points is None else points.sha256
+    about = header(model, prediction, scale, sha256)
     ledger = Ledger(folder, about, trainer.global_rank, trainer.world_size)
     done = set() if prediction.overwrite else ledger.done(prediction.formats)
     camera = Camera(
@@ -76,36 +96,24 @@ def predict(model: Model, prediction: Prediction) -> None:
     if done:
         print(f"{len(pictures) - len(left)} of {len(pictures)} are there already")
     if left:
-        headers = [size_and_focal(picture, prediction.exif) for picture in left]
-        given = model.given(left, prediction, trainer)
-        shapes = [
-            _shape(size, own.wanted, model.patch_px, tile=prediction.tile)
-            for (size, _), own in zip(headers, given, strict=True)
-        ]
-        tiles = (
-            [fixed(own.wanted, model.patch_px) for own in given]
-            if prediction.tile
-            else None
-        )
-        factors = _factors(left, headers, tiles or shapes, given, camera)
+        ready = _Ready(model, prediction, trainer, camera)
+        if calibrator is not None and prediction.points_per == "run":
+            calibrator = _with_shared(calibrator, trainer, ready, pictures)
+        predictor, data, given, focals_px = ready(left, prediction.formats)
         writer = DepthWriter(
             folder,
             left,
-            [focal_px for _, focal_px in headers],
+            focals_px,
             prediction.formats,
-            model.max_depth,
+            max_depth,
             scale,
             prediction.colormap,
             camera,
+            calibrator,
             ledger,
             [(own.adapter, own.confidence) for own in given],
         )
         trainer.callbacks.append(writer)  # type: ignore[attr-defined]
-        predictor = Predictor(
-            model, given, tta=prediction.tta, tiles=tiles, factors=factors
-        )
-        shrinks = [own.shrink for own in given]
-        data = Pictures(left, shapes, prediction, model.image_input, shrinks)
         before = signal.signal(signal.SIGTERM, _stop)
         try:
             trainer.predict(predictor, data, return_predictions=False)
@@ -117,6 +125,70 @@ def predict(model: Model, prediction: Prediction) -> None:
         errors = ledger.fold()
         said = [errors.get(p.name, f"{p.name}: its files are gone") for p in pictures]
         _report(said, prediction, scale)
+
+
+class _Ready:
+    """Makes pictures ready for the network, and the network for them.
+
+    Args:
+        model: Nothing but predicting can be done with it afterwards.
+        prediction: How to predict.
+        trainer: That a router is asked by.
+        camera: Of the pictures.
+    """
+
+    def __init__(
+        self, model: Model, prediction: Prediction, trainer: Trainer, camera: Camera
+    ) -> None:
+        self.model, self.prediction = model, prediction
+        self.trainer, self.camera = trainer, camera
+
+    def __call__(
+        self, some: list[Picture], formats: tuple[Format, ...]
+    ) -> tuple[Predictor, Pictures, list[Given], list[float | None]]:
+        """Of some of the pictures: predictor, data, what counts, focals by EXIF."""
+        model, prediction = self.model, self.prediction
+        headers = [size_and_focal(picture, prediction.exif) for picture in some]
+        given = model.given(some, prediction, self.trainer)
+        shapes = [
+            _shape(size, own.wanted, model.patch_px, tile=prediction.tile)
+            for (size, _), own in zip(headers, given, strict=True)
+        ]
+        tiles = None
+        if prediction.tile:
+            tiles = [fixed(own.wanted, model.patch_px) for own in given]
+        factors = _factors(some, headers, tiles or shapes, given, self.camera)
+        predictor = Predictor(
+            model, given, tta=prediction.tta, tiles=tiles, factors=factors
+        )
+        data = Pictures(
+            some,
+            shapes,
+            replace(prediction, formats=formats),
+            model.image_input,
+            [own.shrink for own in given],
+        )
+        return predictor, data, given, [focal_px for _, focal_px in headers]
+
+
+def _with_shared(
+    calibrator: Calibrator, trainer: Trainer, ready: _Ready, pictures: list[Picture]
+) -> Calibrator:
+    """With one fit for the run, for which the pictures with points are predicted."""
+    points = calibrator.points.by_name
+    some = [picture for picture in pictures if picture.name in points]
+    sampler = PointSampler(some, points)
+    predictor, data, _, _ = ready(some, formats=())
+    trainer.callbacks.append(sampler)  # type: ignore[attr-defined]
+    trainer.predict(predictor, data, return_predictions=False)
+    trainer.callbacks.remove(sampler)  # type: ignore[attr-defined]
+    calibrator = calibrator.with_shared(*sampler.gathered())
+    if trainer.is_global_zero and (found := calibrator.shared) is not None:
+        print(
+            f"one fit for the run: {found.fit}, scale {found.scale:.6g}, shift "
+            f"{found.shift:.6g}, from {found.count} points of {len(some)} pictures"
+        )
+    return calibrator
 
 
 def _shape(size: Size | None, wanted: InputSize, patch_px: int, *, tile: bool) -> Size:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.prediction.calibrator import Calibrator
 from app.prediction.camera import Camera
 from app.prediction.ledger import Entry, Ledger
 from app.prediction.options import Format
@@ -79,6 +80,7 @@ class DepthWriter(BasePredictionWriter):
         png_scale: Units per metre of 16-bit PNGs.
         colormap: Of colour pictures.
         camera: For point clouds.
+        calibrator: What makes metres of predictions, where points are known.
         ledger: Where every picture is noted.
         adapters: Of a bank each picture's adapter, and how sure a router was of it.
     """
@@ -93,6 +95,7 @@ class DepthWriter(BasePredictionWriter):
         png_scale: int,
         colormap: Colormap,
         camera: Camera,
+        calibrator: Calibrator | None,
         ledger: Ledger,
         adapters: Sequence[tuple[str | None, float | None]],
     ) -> None:
@@ -101,6 +104,7 @@ class DepthWriter(BasePredictionWriter):
         self.formats, self.max_depth, self.png_scale = formats, max_depth, png_scale
         self.colormap, self.camera, self.ledger = colormap, camera, ledger
         self.adapters = adapters
+        self.calibrator = calibrator
         self._threads = ThreadPoolExecutor(THREADS)
         self._budget = PixelBudget(PIXELS)
         self._waiting: deque[tuple[int, Future[None]]] = deque()
@@ -181,6 +185,13 @@ class DepthWriter(BasePredictionWriter):
                 "--precision 32-true, or other weights"
             )
             return
+        if self.calibrator is not None:
+            try:
+                depth, note = self.calibrator.metres(picture.name, depth)
+            except DataError as problem:
+                entry["error"] = f"{picture.path}: {problem}"
+                return
+            entry["calibration"] = note
         rows, cols = predicted.size
         focal_px = self.focals_px[predicted.index]
         intrinsics = self.camera.intrinsics((rows, cols), focal_px)

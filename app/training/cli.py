@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonargparse
 import torch
@@ -22,7 +22,6 @@ from app.quiet import quiet
 from app.training import folder, options
 from app.training.checkpoint_files import WholeCheckpoints
 from app.training.checkpoints import Recovery
-from app.training.command import COMMANDS
 from app.training.data_check import DataCheck
 from app.training.metrics_file import MetricsFile
 from app.training.parser import OneLineParser
@@ -45,14 +44,14 @@ class DepthCLI(LightningCLI):
     checkpoint goes on in that checkpoint's own folder.
     """
 
+    command: ClassVar[str] = "fit"
+    """The one that was asked for: each takes half a second to describe."""
     _run: Path | None = None
     """Folder of the run, for `fit`."""
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Those that train.py has; photographs are predict.py's."""
-        all_of_them = LightningCLI.subcommands()
-        return {name: all_of_them[name] for name in COMMANDS if name in all_of_them}
+    @classmethod
+    def subcommands(cls) -> dict[str, set[str]]:
+        return {cls.command: LightningCLI.subcommands()[cls.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("max_depth", "image_size"):
@@ -148,7 +147,7 @@ class DepthCLI(LightningCLI):
         """Hand the options of `test` to the module."""
         self.before_validate()
         config = self.config["test"]
-        self.model.scoring = Scoring(config.align, config.flip_tta)
+        self.model.scoring = Scoring(config.align, config.flip_tta, config.boundary)
 
     def _checkpoint(self) -> Mapping[str, Any] | None:
         """What is in the file that --ckpt_path names; None without one."""
@@ -280,10 +279,15 @@ def _default_precision() -> str:
     return "32-true"
 
 
-def run(args: ArgsType) -> None:
+def run(args: ArgsType, command: str) -> None:
     """Run one command."""
+
+    class CommandCLI(DepthCLI):
+        pass
+
+    CommandCLI.command = command
     set_up()
-    DepthCLI(
+    CommandCLI(
         DepthModule,
         DepthDataModule,
         subclass_mode_model=True,

@@ -37,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     from app.training import cli
 
-    cli.run(given)
+    cli.run(given, given[place])
 
 
 def page() -> str:

@@ -1,8 +1,10 @@
 """The option parser of train.py, whose complaints are one line."""
 
 import re
+from enum import Enum
 from typing import Any, NoReturn
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from app.errors import fail
@@ -14,6 +16,15 @@ NOISE = (
     "Problem with",
     "Expected a path but",
     "Expected a <class 'NoneType'>",
+)
+EXPECTED = re.compile(
+    r"Expected a (?:<class '(\w+)'>|typing\.Literal\[(.+?)\])(?:\. Got value: .*)?$",
+    re.MULTILINE,
+)
+GIVEN = re.compile(r"(?:Given|Got) value: (.*)$", re.MULTILINE)
+# Defaults of Lightning's own (`Timer.interval`) that PyYAML cannot write.
+yaml.SafeDumper.add_multi_representer(
+    Enum, lambda dumper, value: dumper.represent_data(value.value)
 )
 
 
@@ -47,6 +58,19 @@ def _condensed(message: str) -> str:
             keys.append(key[1])
             text = key[2]
         if text and not text.startswith(NOISE):
+            expected = _expected(message) if text.startswith("Expected a ") else None
+            if expected is not None:
+                return f"{'.'.join(keys)} {expected}".lstrip()
             text = text.partition(". Got value: Namespace(")[0]
             return ": ".join([".".join(keys), text] if keys else [text])
     return message
+
+
+def _expected(message: str) -> str | None:
+    """What was given, and all that is allowed, of a value that is of no type."""
+    found = EXPECTED.findall(message)
+    allowed = [name or choices for name, choices in found if name != "NoneType"]
+    given = GIVEN.findall(message)
+    if not allowed or not given:
+        return None
+    return f"is {given[0]!r}, but must be {' or '.join(allowed)}"

@@ -207,7 +207,7 @@ class TestResults(Callback):
         protocol, images = module.protocol_of(source), module.images[where]
         trainable, total = parameters(module)
         record, scoring = module.record_of(source), module.scoring
-        empty = module.empty[where]
+        empty, edges = module.empty[where], module.boundary.get(source)
         ckpt = trainer.ckpt_path
         folder = Path(ckpt).parent if ckpt else Path(trainer.default_root_dir)
         part = "" if images + empty >= frames else "_part"
@@ -222,6 +222,7 @@ class TestResults(Callback):
                 "metrics": metrics,
                 "align": scoring.align,
                 "flip_tta": scoring.flip_tta,
+                "boundary": edges and edges._asdict(),
                 "n_empty": empty,
                 "checkpoint": Path(ckpt).name if ckpt else None,
                 "model": record.own()["network"] | {"base": record.base.weights},
@@ -237,6 +238,11 @@ class TestResults(Callback):
             f"trained {trainable:,} of {total:,} parameters "
             f"({100 * trainable / total:.2f} %)",
         ]
+        if edges is not None:
+            lines.append(
+                f"boundary F1 {edges.f1:.4f} of {edges.n_images} images; "
+                f"{edges.n_without_edges} have no edge and were not averaged"
+            )
         if empty:
             lines.append(f"{empty} images had no valid pixel and were not averaged")
         lines += count_warning(protocol, images)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.losses import silog
+from models.losses import log_gradient, silog
 
 
 def example():
@@ -55,3 +55,62 @@ def test_silog__what_is_not_valid_has_no_influence():
 def test_silog__half_precision_input_is_computed_in_float32():
     depth, target, valid = example()
     assert silog(depth.bfloat16(), target, valid, 0.85).dtype == torch.float32
+
+
+def by_loops(depth, target, valid):
+    """The log-gradient loss, pixel by pixel in float64."""
+    loss = 0.0
+    r = np.log(depth) - np.log(target)
+    for step in (1, 2, 4, 8):
+        steps = []
+        for image, known in zip(r[:, 0], valid[:, 0], strict=True):
+            image, known = image[::step, ::step], known[::step, ::step]
+            rows, cols = image.shape
+            for i in range(rows):
+                for j in range(cols):
+                    for k, m in ((i + 1, j), (i, j + 1)):
+                        if k < rows and m < cols and known[i, j] and known[k, m]:
+                            steps.append(abs(image[i, j] - image[k, m]))
+        loss += np.mean(steps) if steps else 0.0
+    return loss
+
+
+def larger_example():
+    depth, target = (torch.rand(2, 1, 19, 23) * 9 + 0.5 for _ in range(2))
+    return depth.requires_grad_(), target, torch.rand(depth.shape) > 0.3
+
+
+def test_log_gradient__equals_loops_over_pixels():
+    depth, target, valid = larger_example()
+    given = depth.detach().double().numpy(), target.double().numpy(), valid.numpy()
+    loss = log_gradient(depth, target, valid)
+    assert loss.item() == pytest.approx(by_loops(*given), rel=1e-5)
+
+
+def test_log_gradient__ignores_scale_and_vanishes_at_the_truth():
+    depth, target, valid = larger_example()
+    one, two = (log_gradient(depth * k, target, valid) for k in (1, 3))
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    assert log_gradient(2 * target, target, valid) < 1e-5
+
+
+def test_log_gradient__what_is_not_valid_has_no_influence():
+    depth, target, valid = larger_example()
+    clean = log_gradient(depth, target, valid)
+    dirty = torch.where(valid, target, torch.nan)
+    wild = torch.where(valid, depth, torch.inf)
+    loss = log_gradient(wild, dirty, valid)
+    loss.backward()
+    assert torch.equal(loss, clean)
+    assert depth.grad.isfinite().all()
+    assert not depth.grad[~valid].any()
+
+
+def test_log_gradient__without_neighbours_is_zero_with_zero_gradient():
+    depth, target, valid = larger_example()
+    alone = torch.zeros_like(valid)
+    alone[..., 0, 0] = alone[..., 3, 5] = True
+    loss = log_gradient(depth, target, alone)
+    loss.backward()
+    assert loss == 0
+    assert not depth.grad.any()

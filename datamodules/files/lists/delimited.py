@@ -27,7 +27,9 @@ class Delimited:
 
 
 def open_delimited(
-    path: Path, needed: Sequence[str], others: str = "[,fx,fy,cx,cy][,depth_scale]"
+    path: Path,
+    needed: Sequence[str],
+    optional: str = "[,fx,fy,cx,cy][,depth_scale]",
 ) -> Delimited:
     """Begin to read a table: UTF-8 or UTF-16, with or without a byte order mark.
 
@@ -37,7 +39,7 @@ def open_delimited(
     Args:
         path: The file.
         needed: Names of columns, in lower case.
-        others: What a message says of those that may be there, too.
+        optional: What else there may be, for messages.
 
     Raises:
         DataError: Naming the file, the line where there is one, and what to change.
@@ -61,7 +63,7 @@ def open_delimited(
     kinds = ", ".join(DELIMITERS.values())
     raise DataError(
         f"{path} has the columns {', '.join(found) or 'none'}; its first line must be "
-        f"{','.join(needed)}{others} (apart by one of {kinds})"
+        f"{','.join(needed)}{optional} (apart by one of {kinds})"
     )
 
 

@@ -62,7 +62,7 @@ def segments(
         (B, n, out).
     """
     flat = [tensor for route in routes for tensor in route]
-    # Channels that were moved last lie apart, and rows are to be views.
+    # A run's rows are a view: pointwise convolutions hand in their channels transposed.
     rows = x.contiguous()
     y: Tensor = _Segments.apply(rows, tuple(runs), tuple(hybrids), *flat)
     return y

@@ -77,7 +77,14 @@ def test_depth__never_exceeds_what_was_learned(picture, model, tmp_path):
     assert depth.max() == pytest.approx(40.0)
 
 
-@pytest.mark.parametrize("form", ["depth-anything", "transformers", "onnx"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "depth-anything",
+        "transformers",
+        pytest.param("onnx", marks=pytest.mark.slow),  # half a minute, as its peers'
+    ],
+)
 def test_export__says_its_camera(model, tmp_path, form):
     if form != "depth-anything":
         pytest.importorskip("transformers" if form == "transformers" else "onnxruntime")

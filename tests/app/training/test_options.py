@@ -117,14 +117,24 @@ def test_scoring__is_in_the_results_and_their_name(run, monkeypatch, capsys):
     folder, recipe, _ = run
     monkeypatch.chdir(folder)
     before = dataclasses.asdict(Scoring())
-    for name, value in (("align", "median"), ("flip_tta", True)):
+    for name, value, suffix in (
+        ("align", "median", "_aligned_median"),
+        ("flip_tta", True, "_flip"),
+        ("boundary", True, ""),
+    ):
         assert before[name] != value
         text = str(value).lower()
         main(["test", "--config", recipe, "--ckpt_path", LAST, f"--{name}", text])
-        (path,) = (folder / LAST).parent.glob("test_full_*.json")
-        assert json.loads(path.read_text())[name] == value
+        path = (folder / LAST).with_name(f"test_full{suffix}.json")
+        said = json.loads(path.read_text())[name]
+        if name == "boundary":
+            assert said["n_images"] + said["n_without_edges"] == 3
+            assert f"boundary F1 {said['f1']:.4f}" in capsys.readouterr().out
+        else:
+            assert said == value
         path.unlink()
     assert {field.name for field in dataclasses.fields(Scoring)} == {
         "align",
         "flip_tta",
+        "boundary",
     }

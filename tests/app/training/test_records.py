@@ -1,6 +1,7 @@
 """A run's records say what happened, and options that cannot hold are not accepted."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -23,12 +24,22 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_weights):
+    """The folder of a run of two epochs, eight steps."""
+    folder = tmp_path_factory.mktemp("run")
+    config = str(write_config(folder, tiny_weights))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["fit", "--config", config])
+    return folder
+
+
 @pytest.fixture
-def trained(tmp_path, tiny_weights):
-    """A run of two epochs, eight steps."""
-    config = str(write_config(tmp_path, tiny_weights))
-    main(["fit", "--config", config])
-    return config
+def trained(run, tmp_path):
+    """The recipe of a run, which has its records here."""
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    return str(tmp_path / "small.yaml")
 
 
 def score() -> dict:
@@ -40,7 +51,7 @@ def score() -> dict:
     [
         (f"{ADAPTER}alpha", "40"),
         (f"{ADAPTER}rank", "3"),
-        (f"{ADAPTER}qkv", "qv"),
+        pytest.param((f"{ADAPTER}qkv", "qv"), marks=pytest.mark.slow),
         ("--model.init_args.adapter", "models.adapters.LoRA"),
         ("--model.init_args.adapter", "null"),
     ],

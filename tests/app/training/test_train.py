@@ -225,6 +225,9 @@ def mistake(name, tmp_path, rgbd, tiny_weights):
         "missing checkpoint": ("--ckpt_path", "nowhere.ckpt"),
         "config typo": ("--model.init_args.adaptor", "null"),
         "image size": ("--data.init_args.image_size", "[30, 42]"),
+        "no number": ("--data.init_args.n_train", "x"),
+        "no such word": ("--data.init_args.augment.resize", "x"),
+        "one of several": ("--trainer.precision", "fp16"),
         "learning rate": ("--model.init_args.optimisation.head_lr", "-1"),
     }[name]
     return ["fit", "--config", good, *extra]
@@ -246,6 +249,9 @@ def mistake(name, tmp_path, rgbd, tiny_weights):
         ("missing checkpoint", r"nowhere\.ckpt"),
         ("config typo", "adaptor"),
         ("image size", "multiples of 14"),
+        ("no number", r"data\S*n_train is 'x', but must be int"),
+        ("no such word", r"resize is 'x', but must be 'full', 'lower_bound'"),
+        ("one of several", "precision is 'fp16', but must be int or .*'16-mixed'"),
         ("learning rate", "must not be negative"),
     ],
 )

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -59,7 +59,10 @@ def test_batch__of_any_assignment_is_its_examples(bank_of_all, names, seed):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
+@example(
+    (nn.Conv1d(2, 1, 1, dtype=torch.float64), (2, 2, 7)), [Lava], 1, [0, 0, 1], False
+)
 @given(
     case=st.one_of(convolutions(), convolutions(), linears()),
     methods=st.lists(st.sampled_from(INCREMENTS), min_size=1, max_size=3),
