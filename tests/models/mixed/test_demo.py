@@ -24,11 +24,12 @@ COUNT, SIZE, SEED = 128, (126, 168), 7
 
 
 @torch.no_grad()
-def routed_scores(checkpoint: Path) -> tuple[float, dict[str, tuple[float, float]]]:
-    """Part of the frames whose adapter the router finds; AbsRel by domain.
+def routed_scores(checkpoint: Path) -> tuple[float, dict[str, np.ndarray]]:
+    """Part of the frames whose adapter the router finds; what it costs, by domain.
 
     Returns:
-        AbsRel with the adapters that the router chose, and with the right one.
+        AbsRel of each frame with the adapter that the router chose, less that with the
+        right one.
     """
     several = read_mixed(checkpoint)
     bank = open_bank(several)
@@ -52,7 +53,7 @@ def routed_scores(checkpoint: Path) -> tuple[float, dict[str, tuple[float, float
                     depth = bank(image).clamp(1e-3, MAX_DEPTH_M[name])
                 rows = per_image(depth, truth, valid)
                 found[how] += rows[:, METRICS.index("abs_rel")].tolist()
-        scores[name] = (float(np.mean(found["routed"])), float(np.mean(found["right"])))
+        scores[name] = np.array(found["routed"]) - np.array(found["right"])
     return sum(right) / len(right), scores
 
 
@@ -67,6 +68,6 @@ def test_demo__both_domains_gain_and_the_router_is_right(tmp_path, monkeypatch):
         assert own["after"]["abs_rel"] < own["before"]["abs_rel"]
     right, scores = routed_scores(run / "checkpoints/last.ckpt")
     assert right >= 0.99
-    for routed, of_right in scores.values():
-        # A hundredth of the frames, with the other domain's adapter.
-        assert routed == pytest.approx(of_right, rel=0.05)
+    for lost in scores.values():
+        # Within noise: two standard errors of the mean of the frames' differences.
+        assert lost.mean() <= 2 * lost.std(ddof=1) / COUNT**0.5 + 1e-9
