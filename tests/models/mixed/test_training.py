@@ -42,8 +42,9 @@ def test_mixed_run__equals_each_adapter_trained_apart(tiny_weights, accumulate):
         fit(alone, data(batch_size=2, names=(name,)), **options)
         ended = state(alone, name)
         # Float32, 8 steps of Adam: batches of another size are summed in another
-        # order, and where a gradient is nearly 0 Adam's first steps divide by it.
-        assert_same(state(model, name), ended, rtol=2e-3, atol=2e-4)
+        # order, and where a gradient is nearly 0 Adam's first steps divide by it. The
+        # largest difference seen is 7e-6, of tensors that move by up to 0.04.
+        assert_same(state(model, name), ended, rtol=1e-4, atol=5e-5)
         moved = [k for k, v in ended.items() if not torch.equal(v, starts[name][k])]
         assert len(moved) > len(ended) / 2
 
