@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datamodules.folder import FolderDataModule
     from datamodules.kitti import KITTIDataModule
+    from datamodules.mixed import MixedDataModule
     from datamodules.nyu import NYUDataModule
     from datamodules.synthetic import SyntheticDataModule
 
 __all__ = [
     "FolderDataModule",
     "KITTIDataModule",
+    "MixedDataModule",
     "NYUDataModule",
     "SyntheticDataModule",
 ]
 _HOMES = {
     "FolderDataModule": "folder",
     "KITTIDataModule": "kitti",
+    "MixedDataModule": "mixed",
     "NYUDataModule": "nyu",
     "SyntheticDataModule": "synthetic",
 }

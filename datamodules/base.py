@@ -6,9 +6,9 @@ from typing import Any, get_args
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batch import DepthItem, Frames, ImageInput
+from datamodules.batch import DepthBatch, DepthItem, Frames, ImageInput
 from datamodules.errors import DataError
 from datamodules.loading import (
     EpochSampler,
@@ -74,6 +74,8 @@ class DepthDataModule(LightningDataModule):
         self.max_depth = max_depth
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment, self.on_error = augment, on_error
+        self.adapter: str | None = None
+        """Of mixed data: the name that this source has, and its adapter."""
         self._train_loader: ResumableLoader | None = None
         self._resume_at: dict[str, int] | None = None
 
@@ -86,6 +88,15 @@ class DepthDataModule(LightningDataModule):
     def train_window(self) -> WindowName:
         """The part of a frame that is trained on."""
         return self.protocol.window
+
+    @property
+    def parts(self) -> dict[str, "DepthDataModule"]:
+        """The sources of mixed data by name; any other is its own, without a name."""
+        return {"": self}
+
+    def source_of(self, batch: DepthBatch) -> "DepthDataModule":
+        """The one that a batch of validation or test is from."""
+        return self
 
     def frames(self, split: Split) -> Frames:
         """The frames of one split; called in every process, after `prepare_data`."""
@@ -121,9 +132,8 @@ class DepthDataModule(LightningDataModule):
         """The frames of a split that `setup` has opened."""
         return self._frames[split]
 
-    def train_dataloader(self) -> ResumableLoader:
-        """Shuffled batches; the last incomplete one is dropped if there is another."""
-        frames = self._frames["train"]
+    def train_set(self) -> TrainDataset:
+        """The training frames as they are trained on."""
         transform = TrainTransform(
             self.image_size,
             full(self.max_depth),
@@ -132,12 +142,24 @@ class DepthDataModule(LightningDataModule):
             self.train_window,
             self.image_input,
         )
+        frames = self._frames["train"]
+        return TrainDataset(frames, transform, self.on_error, self.adapter)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled batches; the last incomplete one is dropped if there is another."""
+        frames = self._frames["train"]
         if getattr(self.trainer, "overfit_batches", 0):
             sampler: EpochSampler = RepeatingSampler(frames, *self._replicas())
         else:
             sampler = EpochSampler(frames, *self._replicas(), seed=self.seed)
+        return self.resumable(self.train_set(), sampler)
+
+    def resumable(
+        self, frames: Dataset[DepthItem], sampler: EpochSampler
+    ) -> ResumableLoader:
+        """The loader of the training frames, at the place where a run goes on."""
         self._train_loader = ResumableLoader(
-            TrainDataset(frames, transform, self.on_error),
+            frames,
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=len(sampler) >= self.batch_size,
@@ -180,7 +202,7 @@ class DepthDataModule(LightningDataModule):
         # Inputs in the frames' own shapes do not stack.
         one_by_one = protocol.resize == "lower_bound"
         return DataLoader(
-            EvalDataset(frames, transform, self.on_error),
+            EvalDataset(frames, transform, self.on_error, self.adapter),
             batch_size=1 if one_by_one else self.batch_size,
             sampler=sampler,
             **self._loading(),

@@ -89,6 +89,7 @@ class DepthItem(TypedDict):
     path: str
     skipped: str
     intrinsics: NotRequired[Tensor]
+    adapter: NotRequired[str]
 
 
 class DepthBatch(TypedDict):
@@ -113,3 +114,5 @@ class DepthBatch(TypedDict):
     """Why frames could not be read and are left out or replaced (`on_error: skip`)."""
     intrinsics: NotRequired[Tensor]
     """(B, 3, 3) pinhole matrices in pixels of `depth`, where every frame has one."""
+    adapter: NotRequired[list[str]]
+    """Of mixed data: the name of each example's source, which its adapter has, too."""

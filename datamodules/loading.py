@@ -29,9 +29,14 @@ class TrainDataset(Dataset[DepthItem]):
     """
 
     def __init__(
-        self, frames: Frames, transform: TrainTransform, on_error: OnError = "error"
+        self,
+        frames: Frames,
+        transform: TrainTransform,
+        on_error: OnError = "error",
+        adapter: str | None = None,
     ) -> None:
         self.frames, self.transform, self.on_error = frames, transform, on_error
+        self.adapter = adapter
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -49,7 +54,7 @@ class TrainDataset(Dataset[DepthItem]):
             else:
                 item = self.transform(frame, epoch, index)
                 item["skipped"] = skipped
-                return item
+                return _named(item, self.adapter)
         raise DataError(
             f"{SKIPS_IN_A_ROW} frames in a row cannot be read, the first one because: "
             f"{skipped}"
@@ -63,20 +68,25 @@ class EvalDataset(Dataset[DepthItem]):
     """
 
     def __init__(
-        self, frames: Frames, transform: EvalTransform, on_error: OnError = "error"
+        self,
+        frames: Frames,
+        transform: EvalTransform,
+        on_error: OnError = "error",
+        adapter: str | None = None,
     ) -> None:
         self.frames, self.transform, self.on_error = frames, transform, on_error
+        self.adapter = adapter
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> DepthItem:
         try:
-            return self.transform(self.frames[index])
+            item = self.transform(self.frames[index])
         except DataError as error:
             if self.on_error == "error":
                 raise
-            return DepthItem(
+            item = DepthItem(
                 image=torch.zeros(3, *self.transform.size),
                 depth=torch.zeros(1, 1, 1),
                 valid=torch.zeros(1, 1, 1, dtype=torch.bool),
@@ -85,6 +95,7 @@ class EvalDataset(Dataset[DepthItem]):
                 skipped=str(error),
                 intrinsics=torch.eye(3),
             )
+        return _named(item, self.adapter)
 
 
 class EpochSampler(DistributedSampler[Frame]):
@@ -196,7 +207,15 @@ def collate(items: list[DepthItem]) -> DepthBatch:
     )
     if all("intrinsics" in item for item in items):
         batch["intrinsics"] = torch.stack([item["intrinsics"] for item in items])
+    if all("adapter" in item for item in items):
+        batch["adapter"] = [item["adapter"] for item in items]
     return batch
+
+
+def _named(item: DepthItem, adapter: str | None) -> DepthItem:
+    if adapter is not None:
+        item["adapter"] = adapter
+    return item
 
 
 def _pad(maps: Tensor, rows: int, cols: int) -> Tensor:

@@ -17,6 +17,7 @@ from datamodules.files.images.decoding import read_image
 from datamodules.files.images.headers import Exif, read_header
 from datamodules.files.images.videos import VideoReader
 from datamodules.files.pictures import Picture
+from datamodules.sizes import Shrink
 from datamodules.transforms import normalise, resize_image
 
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
@@ -63,6 +64,8 @@ class Photographs(Dataset[Photograph]):
         keep_pixels: Whether the picture itself is needed later: it is large.
         image_input: What the network reads.
         exif: Whether pictures are turned upright by their EXIF orientation.
+        shrinks: How each one, if it is larger, is made smaller; None leaves it to
+            `image_input`.
     """
 
     def __init__(
@@ -73,10 +76,12 @@ class Photographs(Dataset[Photograph]):
         keep_pixels: bool = False,
         image_input: ImageInput = ImageInput(),  # noqa: B008 - frozen
         exif: Exif = "apply",
+        shrinks: Sequence[Shrink] | None = None,
     ) -> None:
         self.pictures, self.shapes, self.keep_pixels = pictures, shapes, keep_pixels
         self.image_input = image_input
         self.exif: Exif = exif
+        self.shrinks = shrinks or [image_input.shrink] * len(pictures)
         self._video = VideoReader()
 
     def __len__(self) -> int:
@@ -99,7 +104,7 @@ class Photographs(Dataset[Photograph]):
                 error=str(error) or f"{picture.path} does not fit into memory",
             )
         image = normalise(
-            resize_image(pixels, shape, self.image_input.shrink), self.image_input
+            resize_image(pixels, shape, self.shrinks[index]), self.image_input
         )
         return Photograph(
             image=image,

@@ -7,13 +7,21 @@ if TYPE_CHECKING:
     from models.depth_anything import DepthAnythingModule
     from models.dinov2 import DINOv2Module
     from models.dinov3 import DINOv3Module
+    from models.mixed_module import MixedModule
     from models.timm_vit import TimmModule
 
-__all__ = ["DINOv2Module", "DINOv3Module", "DepthAnythingModule", "TimmModule"]
+__all__ = [
+    "DINOv2Module",
+    "DINOv3Module",
+    "DepthAnythingModule",
+    "MixedModule",
+    "TimmModule",
+]
 _HOMES = {
     "DINOv2Module": "dinov2",
     "DINOv3Module": "dinov3",
     "DepthAnythingModule": "depth_anything",
+    "MixedModule": "mixed_module",
     "TimmModule": "timm_vit",
 }
 

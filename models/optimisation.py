@@ -1,9 +1,9 @@
 """How trainable tensors are trained: groups with rates, an optimiser, a schedule."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -89,19 +89,39 @@ class Optimisation:
         Raises:
             OptionError: If the optimiser cannot be made of these groups.
         """
-        rates, groups = self.rates(), parameter_groups(network)
-        settings = [
+        settings = self.settings(network, network.named_parameters())
+        optimizer = self.made(settings)
+        return optimizer, OneCycle(optimizer, steps, self.warmup)
+
+    def settings(
+        self, network: Network, named: Iterable[tuple[str, nn.Parameter]]
+    ) -> list[dict[str, Any]]:
+        """The groups of an optimiser, each with its name, rate and decay.
+
+        Args:
+            network: Asked which part each tensor belongs to.
+            named: Tensors by their names in it; those that want no gradient are left
+                out.
+        """
+        rates, groups = self.rates(), parameter_groups(network, named)
+        return [
             {"params": parameters, "name": name, **rates[name]._asdict()}
             for name, parameters in groups.items()
         ]
+
+    def made(self, settings: list[dict[str, Any]]) -> Optimizer:
+        """The optimiser of some groups.
+
+        Raises:
+            OptionError: If it cannot be made of them.
+        """
         try:
-            optimizer = self.optimizer(settings)
+            return self.optimizer(settings)
         except (TypeError, ValueError) as error:
             name = getattr(self.optimizer, "__name__", self.optimizer)
             raise OptionError(
                 f"optimisation.optimizer {name} cannot take these parameters: {error}"
             ) from None
-        return optimizer, OneCycle(optimizer, steps, self.warmup)
 
     def kind(self) -> dict[str, str]:
         """What a checkpoint says about how it was trained."""
@@ -116,34 +136,49 @@ class Optimisation:
         return {"optimizer": name, "schedule": SCHEDULE}
 
     def apply(self, optimizer: Optimizer, schedule: "OneCycle") -> list[str]:
-        """Give a restored optimiser these rates and decays, in place.
+        """`give_rates`, those of the groups of one network."""
+        return give_rates(self.rates(), optimizer, schedule)
 
-        Its state came from a checkpoint, and with it the rates of then.
 
-        Returns:
-            What is different from then, in words.
-        """
-        rates, changes = self.rates(), []
-        if schedule.steps != schedule.steps_before:
-            changes.append(
-                f"{schedule.steps} steps in all, not {schedule.steps_before}"
-            )
-        for group in optimizer.param_groups:
-            rate = rates[group["name"]]
-            peak = group.get("max_lr", group["initial_lr"])
-            before = Rate(peak, group["weight_decay"])
-            changes += [
-                f"{group['name']} {name} {new:g}, not {old:g}"
-                for name, new, old in zip(Rate._fields, rate, before, strict=True)
-                if new != old
-            ]
-            group["initial_lr"], group["weight_decay"] = rate.lr, rate.weight_decay
-        schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        now = schedule.get_lr()
-        for group, lr in zip(optimizer.param_groups, now, strict=True):
-            group["lr"] = lr
-        schedule._last_lr = now
-        return changes
+def give_rates(
+    rates: Mapping[str, Rate], optimizer: Optimizer, schedule: "OneCycle"
+) -> list[str]:
+    """Give a restored optimiser other rates and decays, in place.
+
+    Its state came from a checkpoint, and with it the rates of then.
+
+    Returns:
+        What is different from then, in words.
+    """
+    changes = []
+    if schedule.steps != schedule.steps_before:
+        changes.append(f"{schedule.steps} steps in all, not {schedule.steps_before}")
+    for group in optimizer.param_groups:
+        rate = rates[group["name"]]
+        peak = group.get("max_lr", group["initial_lr"])
+        before = Rate(peak, group["weight_decay"])
+        changes += [
+            f"{group['name']} {name} {new:g}, not {old:g}"
+            for name, new, old in zip(Rate._fields, rate, before, strict=True)
+            if new != old
+        ]
+        group["initial_lr"], group["weight_decay"] = rate.lr, rate.weight_decay
+    schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    now = schedule.get_lr()
+    for group, lr in zip(optimizer.param_groups, now, strict=True):
+        group["lr"] = lr
+    schedule._last_lr = now
+    return changes
+
+
+class Regime(Protocol):
+    """What a run that goes on has to know of how it is trained."""
+
+    def kind(self) -> dict[str, str]:
+        """What a checkpoint says about it."""
+
+    def apply(self, optimizer: Optimizer, schedule: "OneCycle") -> list[str]:
+        """Give a restored optimiser its rates; what is different, in words."""
 
 
 class OneCycle(LRScheduler):
@@ -192,12 +227,14 @@ def _cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
 
 
-def parameter_groups(network: Network) -> dict[str, list[tuple[str, nn.Parameter]]]:
+def parameter_groups(
+    network: Network, named: Iterable[tuple[str, nn.Parameter]]
+) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Trainable tensors with their names by group; groups without any are left out."""
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {
         name: [] for name in Optimisation().rates()
     }
-    for name, parameter in network.named_parameters():
+    for name, parameter in named:
         if parameter.requires_grad:
             flat = "_flat" if parameter.ndim < 2 else ""
             whole = f"{network.part_of(name)}{flat}"

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from datamodules.batch import ImageInput
 from datamodules.sizes import Shrink
 from models.adapters.state import differences
-from models.artefacts.checkpoint import network_tensors
+from models.artefacts.checkpoint import ADAPTERS, network_tensors
 from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY
 from models.artefacts.record import check_version
@@ -30,12 +30,37 @@ def record_of(checkpoint: object, own: DepthRecord) -> DepthRecord:
     Raises:
         CheckpointError: If it is not one of ours, or of another base or network.
     """
+    description = description_of(checkpoint)
+    if ADAPTERS in description:
+        raise CheckpointError(
+            "the checkpoint is of a mixed run with the adapters "
+            f"{', '.join(description[ADAPTERS])}; use the configuration it was "
+            "trained with"
+        )
+    return check_same(DepthRecord.from_dict(description), own)
+
+
+def description_of(checkpoint: object) -> Mapping[str, Any]:
+    """What a checkpoint says of itself.
+
+    Raises:
+        CheckpointError: If it is not one of ours.
+    """
     if not isinstance(checkpoint, Mapping) or KEY not in checkpoint:
         raise CheckpointError(
             "the checkpoint was not written by this project's training"
         )
-    check_version(checkpoint[KEY], "the checkpoint")
-    found = DepthRecord.from_dict(checkpoint[KEY])
+    description: Mapping[str, Any] = checkpoint[KEY]
+    check_version(description, "the checkpoint")
+    return description
+
+
+def check_same(found: DepthRecord, own: DepthRecord) -> DepthRecord:
+    """Refuse a record of another base or network than one's own.
+
+    Raises:
+        CheckpointError: Naming both.
+    """
     found.check_base(own.base_sha256)
     if found.network != own.network:
         raise CheckpointError(
@@ -58,18 +83,31 @@ def check_resumable(
             that does not fit, and another kind of optimiser.
     """
     found = record_of(checkpoint, own)
-    if not {"optimizer_states", "loops"} <= checkpoint.keys():
-        raise CheckpointError(
-            "the checkpoint holds weights alone (save_weights_only), with which no run "
-            "can be gone on with; start from it with model.weights"
-        )
+    check_whole(checkpoint, optimisation.kind())
     if changes := differences(own.adapter, found.adapter):
         raise CheckpointError(
             f"the checkpoint's adapter is another one: {'; '.join(changes)}; use "
             f"{INSTEAD}"
         )
     own.check_tensors(network, network_tensors(checkpoint["state_dict"]))
-    before, now = checkpoint[KEY].get("training"), optimisation.kind()
+
+
+def check_whole(checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> None:
+    """Refuse a checkpoint without the state of a training, or of another kind of one.
+
+    Args:
+        checkpoint: Content of a `.ckpt`.
+        now: `Optimisation.kind` of the configuration.
+
+    Raises:
+        CheckpointError: Naming what is missing, or both kinds.
+    """
+    if not {"optimizer_states", "loops"} <= checkpoint.keys():
+        raise CheckpointError(
+            "the checkpoint holds weights alone (save_weights_only), with which no run "
+            "can be gone on with; start from it with model.weights"
+        )
+    before = checkpoint[KEY].get("training")
     if before is not None and before != now:
         raise CheckpointError(
             f"it was trained with {' and '.join(before.values())}, but the "

@@ -4,6 +4,7 @@ What can be refused without torch is refused before it is imported.
 """
 
 from app.errors import one_line_errors
+from app.prediction.choice import Choice
 from app.prediction.options import HandOver, Prediction, Source
 from app.prediction.parser import parse
 from datamodules.errors import DataError
@@ -14,21 +15,25 @@ from models.artefacts.published.sources import check_source
 @one_line_errors
 def main(args: list[str] | None = None) -> None:
     """Run predict.py with `args` or the command line."""
-    source, hand_over, prediction = parse(args)
+    source, choice, hand_over, prediction = parse(args)
     if not prediction.images and not hand_over.wanted:
         raise DataError(
             "no photographs given; name image files or folders, or --export"
         )
     check_exist(prediction.images)
     check_source(source.model)
-    run(source, hand_over, prediction)
+    run(source, choice, hand_over, prediction)
 
 
-def run(source: Source, hand_over: HandOver, prediction: Prediction) -> None:
+def run(
+    source: Source, choice: Choice, hand_over: HandOver, prediction: Prediction
+) -> None:
     """Open the model, hand it on if that is asked for, and predict every picture.
 
     Pictures that cannot be read are left out and named at the end, with exit code 1.
     """
+    from app.prediction import several
+    from app.prediction.model import OneNetwork
     from app.prediction.pictures import predict
     from app.publishing.handing_on import hand_on
     from app.quiet import quiet
@@ -36,9 +41,12 @@ def run(source: Source, hand_over: HandOver, prediction: Prediction) -> None:
     from models.artefacts.opening import open_model
 
     quiet()
+    if several.has_several(source, choice):
+        several.run(source, choice, hand_over, prediction)
+        return
     opened = open_model(source.model, Asked(source.network, source.base))
-    size = prediction.input_size(opened.image_size, opened.network.patch_px)
     if hand_over.wanted:
+        size = prediction.input_size(opened.image_size, opened.network.patch_px)
         hand_on(opened, hand_over, size)
     if prediction.images:
-        predict(opened, prediction, size)
+        predict(OneNetwork(opened), prediction)

@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, TypeVar
 
 from app.errors import fail
+from app.prediction.choice import Choice
 from app.prediction.options import CHOICES, HandOver, Prediction, Source, defaults, flag
 from models.artefacts import FORMS
 from models.networks.presets import DESCRIBED
@@ -19,6 +20,14 @@ HELP = {
     "an official .pth or .safetensors, or a Hub id (owner/name[@revision]).",
     "network": "What an official file is, where its name does not tell.",
     "base": "What a PEFT folder's adapter sits on, where the folder does not say.",
+    "adapters": "Folder of adapters over the one network of --model: NAME/adapter.json "
+    "and NAME/adapter.safetensors for each, as --export-format adapter writes them of "
+    "a mixed run.",
+    "adapter": "Which of several adapters: for every picture, and for --export.",
+    "adapter_of": "Which of them each picture has: a CSV with the columns image and "
+    "adapter; an empty one is the network without any.",
+    "route": "Let the router that was trained beside them choose for each picture; "
+    "predictions.json has its choice and how sure it was.",
     "output": "Folder for the results; it mirrors the folders of the pictures.",
     "formats": "What to write: png (16 bit), npy, pfm, exr, ply (point cloud), color.",
     "depth_scale": "Units per metre in 16-bit PNGs: 1000, 256, or auto (1000 if "
@@ -83,15 +92,20 @@ class OneLine(argparse.ArgumentParser):
         fail(f"{message}; see predict.py --help")
 
 
-def parse(args: list[str] | None) -> tuple[Source, HandOver, Prediction]:
-    """Which network, what to hand on, what to predict.
+def parse(args: list[str] | None) -> tuple[Source, Choice, HandOver, Prediction]:
+    """Which network and adapters, what to hand on, what to predict.
 
     Raises:
         UserError: For values that no parser's type tells apart.
     """
     given = vars(parser().parse_args(args))
     given["formats"] = tuple(given["formats"])
-    return _made(Source, given), _made(HandOver, given), _made(Prediction, given)
+    return (
+        _made(Source, given),
+        _made(Choice, given),
+        _made(HandOver, given),
+        _made(Prediction, given),
+    )
 
 
 def parser() -> OneLine:
@@ -101,7 +115,7 @@ def parser() -> OneLine:
         "images", nargs="*", help="Images, videos, folders, patterns, .txt lists."
     )
     found.add_argument("--model", required=True, help=HELP["model"])
-    for name, default in defaults(Source, HandOver, Prediction).items():
+    for name, default in defaults(Source, Choice, HandOver, Prediction).items():
         more: dict[str, Any] = {"choices": CHOICES.get(name)}
         if isinstance(default, bool):
             more = {"action": "store_true"}

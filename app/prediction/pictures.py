@@ -5,87 +5,37 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from lightning.pytorch import LightningDataModule, Trainer
-from torch.utils.data import DataLoader
+from lightning.pytorch import Trainer
 
 from app.errors import fail
 from app.prediction.calibrator import Calibrator, PointSampler, far_m
 from app.prediction.camera import Camera, input_focals_px
+from app.prediction.data import Pictures
 from app.prediction.header import header
 from app.prediction.known_points import known_points
 from app.prediction.ledger import LEDGER, Ledger
+from app.prediction.model import Given, Model
 from app.prediction.options import Format, Prediction
 from app.prediction.own_outputs import OwnOutputs
-from app.prediction.predictor import Predictor, collate
+from app.prediction.predictor import Predictor
 from app.prediction.writer import DepthWriter
-from datamodules.batch import ImageInput
 from datamodules.errors import DataError
 from datamodules.files.pictures import Picture, find_images
-from datamodules.photographs import (
-    Photograph,
-    Photographs,
-    ShapeBatches,
-    size_and_focal,
-)
+from datamodules.photographs import size_and_focal
 from datamodules.sizes import InputSize, Size, fixed, input_size
-from models.artefacts.form import Opened
 
 METRES = ("png", "ply", "color")
 """Formats that mean metres."""
 SLACK = 1.05
 """How far beyond training's focal lengths one may be without a word."""
-BATCH_PIXELS = 8 * 518 * 686
-"""Input pixels in a batch, at most: larger pictures come in smaller batches."""
 
 
-class Pictures(LightningDataModule):
-    """The pictures that are still to be done, each process its share.
-
-    Args:
-        pictures: Which.
-        shapes: Network input (rows, cols) of each.
-        prediction: Batches, processes, formats.
-        image_input: What the network reads.
-    """
-
-    def __init__(
-        self,
-        pictures: list[Picture],
-        shapes: list[Size],
-        prediction: Prediction,
-        image_input: ImageInput,
-    ) -> None:
-        super().__init__()
-        # There may be fewer pictures than processes.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.pictures, self.shapes = pictures, shapes
-        self.prediction, self.image_input = prediction, image_input
-
-    def predict_dataloader(self) -> DataLoader[Photograph]:
-        assert self.trainer is not None
-        place = (self.trainer.world_size, self.trainer.global_rank)
-        size = self.prediction.batch_size
-        return DataLoader(
-            Photographs(
-                self.pictures,
-                self.shapes,
-                keep_pixels="ply" in self.prediction.formats,
-                image_input=self.image_input,
-                exif=self.prediction.exif,
-            ),
-            batch_sampler=ShapeBatches(self.shapes, size, BATCH_PIXELS, *place),
-            num_workers=min(self.prediction.workers, len(self.pictures)),
-            collate_fn=collate,
-        )
-
-
-def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
+def predict(model: Model, prediction: Prediction) -> None:
     """Predict depth for every picture, then say how to read the files.
 
     Args:
-        opened: Its adapters are folded in, in place.
+        model: Nothing else can be done with it afterwards.
         prediction: What to predict, how, and what to write.
-        wanted: The network's input.
 
     Raises:
         DataError: If there are no pictures, or formats mean what the network does not
@@ -94,26 +44,27 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
     folder = Path(prediction.output)
     found = find_images(prediction.images, OwnOutputs(folder))
     pictures = found.pictures
-    spec, unit = opened.network.spec, opened.network.unit
     points = None
     if prediction.points is not None:
         source, units = Path(prediction.points), prediction.points_scale
         points = known_points(source, units, pictures, prediction.exif)
     if (
-        spec.kind == "relative"
+        model.kind == "relative"
         and points is None
         and set(METRES) & set(prediction.formats)
     ):
         raise DataError(
-            f"the network is relative: it predicts {unit} without a unit, for which "
-            f"{', '.join(METRES)} have no meaning; use --formats npy, pfm or exr, "
-            "or give --points, from which metres are made"
+            f"the network is relative: it predicts {model.unit} without a unit, for "
+            f"which {', '.join(METRES)} have no meaning; use --formats npy, pfm or "
+            "exr, or give --points, from which metres are made"
         )
-    max_depth, calibrator = spec.max_depth or 1.0, None
+    model.check(pictures)
+    max_depth, calibrator = model.max_depth, None
     if points is not None:
-        max_depth = far_m(points.farthest_m, spec.max_depth)
+        own_m = None if model.kind == "relative" else model.max_depth
+        max_depth = far_m(points.farthest_m, own_m)
         how = prediction.points_per, prediction.points_fit
-        calibrator = Calibrator(points, *how, unit, max_depth)
+        calibrator = Calibrator(points, *how, model.unit, max_depth)
         calibrator.check(pictures)
     scale = prediction.scale(max_depth) if "png" in prediction.formats else 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,11 +78,8 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
         enable_checkpointing=False,
         use_distributed_sampler=False,
     )
-    image_input = opened.image_input
-    if prediction.shrink is not None:
-        image_input = replace(image_input, shrink=prediction.shrink)
     sha256 = None if points is None else points.sha256
-    about = header(opened, prediction, wanted, image_input.shrink, scale, sha256)
+    about = header(model, prediction, scale, sha256)
     ledger = Ledger(folder, about, trainer.global_rank, trainer.world_size)
     done = set() if prediction.overwrite else ledger.done(prediction.formats)
     camera = Camera(
@@ -148,10 +96,10 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
     if done:
         print(f"{len(pictures) - len(left)} of {len(pictures)} are there already")
     if left:
-        ready = _Ready(opened, prediction, wanted, camera, image_input)
+        ready = _Ready(model, prediction, trainer, camera)
         if calibrator is not None and prediction.points_per == "run":
             calibrator = _with_shared(calibrator, trainer, ready, pictures)
-        model, data, focals_px = ready(left, prediction.formats)
+        predictor, data, given, focals_px = ready(left, prediction.formats)
         writer = DepthWriter(
             folder,
             left,
@@ -163,11 +111,12 @@ def predict(opened: Opened, prediction: Prediction, wanted: InputSize) -> None:
             camera,
             calibrator,
             ledger,
+            [(own.adapter, own.confidence) for own in given],
         )
         trainer.callbacks.append(writer)  # type: ignore[attr-defined]
         before = signal.signal(signal.SIGTERM, _stop)
         try:
-            trainer.predict(model, data, return_predictions=False)
+            trainer.predict(predictor, data, return_predictions=False)
         finally:
             writer.finish()
             signal.signal(signal.SIGTERM, before)
@@ -182,43 +131,44 @@ class _Ready:
     """Makes pictures ready for the network, and the network for them.
 
     Args:
-        opened: Its adapters are folded in, in place.
+        model: Nothing but predicting can be done with it afterwards.
         prediction: How to predict.
-        wanted: The network's input.
+        trainer: That a router is asked by.
         camera: Of the pictures.
-        image_input: What the network reads.
     """
 
     def __init__(
-        self,
-        opened: Opened,
-        prediction: Prediction,
-        wanted: InputSize,
-        camera: Camera,
-        image_input: ImageInput,
+        self, model: Model, prediction: Prediction, trainer: Trainer, camera: Camera
     ) -> None:
-        self.opened, self.prediction, self.wanted = opened, prediction, wanted
-        self.camera, self.image_input = camera, image_input
+        self.model, self.prediction = model, prediction
+        self.trainer, self.camera = trainer, camera
 
     def __call__(
         self, some: list[Picture], formats: tuple[Format, ...]
-    ) -> tuple[Predictor, Pictures, list[float | None]]:
-        """Model, data and focal lengths by EXIF of some of the pictures."""
-        prediction, wanted = self.prediction, self.wanted
+    ) -> tuple[Predictor, Pictures, list[Given], list[float | None]]:
+        """Of some of the pictures: predictor, data, what counts, focals by EXIF."""
+        model, prediction = self.model, self.prediction
         headers = [size_and_focal(picture, prediction.exif) for picture in some]
-        seen: InputSize = "native" if prediction.tile else wanted
-        patch_px = self.opened.network.patch_px
-        shapes = [_shape(size, seen, wanted, patch_px) for size, _ in headers]
-        tile = fixed(wanted, patch_px) if prediction.tile else None
-        whole = shapes if tile is None else [tile] * len(shapes)
-        factors = _factors(self.opened, some, headers, whole, self.camera)
-        model = Predictor(
-            self.opened.merged(), tta=prediction.tta, tile=tile, factors=factors
+        given = model.given(some, prediction, self.trainer)
+        shapes = [
+            _shape(size, own.wanted, model.patch_px, tile=prediction.tile)
+            for (size, _), own in zip(headers, given, strict=True)
+        ]
+        tiles = None
+        if prediction.tile:
+            tiles = [fixed(own.wanted, model.patch_px) for own in given]
+        factors = _factors(some, headers, tiles or shapes, given, self.camera)
+        predictor = Predictor(
+            model, given, tta=prediction.tta, tiles=tiles, factors=factors
         )
         data = Pictures(
-            some, shapes, replace(prediction, formats=formats), self.image_input
+            some,
+            shapes,
+            replace(prediction, formats=formats),
+            model.image_input,
+            [own.shrink for own in given],
         )
-        return model, data, [focal_px for _, focal_px in headers]
+        return predictor, data, given, [focal_px for _, focal_px in headers]
 
 
 def _with_shared(
@@ -228,9 +178,9 @@ def _with_shared(
     points = calibrator.points.by_name
     some = [picture for picture in pictures if picture.name in points]
     sampler = PointSampler(some, points)
-    model, data, _ = ready(some, formats=())
+    predictor, data, _, _ = ready(some, formats=())
     trainer.callbacks.append(sampler)  # type: ignore[attr-defined]
-    trainer.predict(model, data, return_predictions=False)
+    trainer.predict(predictor, data, return_predictions=False)
     trainer.callbacks.remove(sampler)  # type: ignore[attr-defined]
     calibrator = calibrator.with_shared(*sampler.gathered())
     if trainer.is_global_zero and (found := calibrator.shared) is not None:
@@ -241,44 +191,51 @@ def _with_shared(
     return calibrator
 
 
-def _shape(
-    size: Size | None, seen: InputSize, wanted: InputSize, patch_px: int
-) -> Size:
+def _shape(size: Size | None, wanted: InputSize, patch_px: int, *, tile: bool) -> Size:
     """Network input of a picture; of one that cannot be read it does not matter."""
     if size is None:
         return fixed(wanted, patch_px)
-    return input_size(size, seen, patch_px)
+    return input_size(size, "native" if tile else wanted, patch_px)
 
 
 def _factors(
-    opened: Opened,
     pictures: list[Picture],
     headers: list[tuple[Size | None, float | None]],
     inputs: list[Size],
+    given: list[Given],
     camera: Camera,
 ) -> list[float] | None:
-    """What makes metres of each picture's prediction; None where it is metres.
+    """What makes metres of each picture's prediction; None where all are metres.
 
     Raises:
         DataError: If the network depends on the camera and one is not known.
     """
-    canonical_px = opened.network.canonical_focal_px
-    if canonical_px is None:
+    asking = [i for i, own in enumerate(given) if own.canonical_px is not None]
+    if not asking:
         return None
-    focals_px = input_focals_px(pictures, headers, inputs, camera)
-    seen = None if opened.record is None else opened.record.focals_px
-    if seen is not None:
-        low, high = seen[0] / SLACK, seen[1] * SLACK
-        strange = [f for f in focals_px if f < low or f > high]
-        if strange:
-            warnings.warn(
-                f"{len(strange)} of {len(focals_px)} pictures have focal lengths from "
-                f"{min(strange):.0f} to {max(strange):.0f} px of the network's input, "
-                f"outside of training's {seen[0]:.0f} to {seen[1]:.0f}: their metres "
-                "are less sure",
-                stacklevel=2,
-            )
-    return [focal_px / canonical_px for focal_px in focals_px]
+    focals_px = input_focals_px(
+        [pictures[i] for i in asking],
+        [headers[i] for i in asking],
+        [inputs[i] for i in asking],
+        camera,
+    )
+    factors = [1.0] * len(given)
+    strange: dict[tuple[float, float], list[float]] = {}
+    for i, focal_px in zip(asking, focals_px, strict=True):
+        canonical_px, seen = given[i].canonical_px, given[i].focals_px
+        assert canonical_px is not None
+        factors[i] = focal_px / canonical_px
+        if seen and (focal_px < seen[0] / SLACK or focal_px > seen[1] * SLACK):
+            strange.setdefault(seen, []).append(focal_px)
+    for seen, found in strange.items():
+        warnings.warn(
+            f"{len(found)} of {len(focals_px)} pictures have focal lengths from "
+            f"{min(found):.0f} to {max(found):.0f} px of the network's input, "
+            f"outside of training's {seen[0]:.0f} to {seen[1]:.0f}: their metres "
+            "are less sure",
+            stacklevel=2,
+        )
+    return factors
 
 
 def _report(found: list[str], prediction: Prediction, scale: int) -> None:

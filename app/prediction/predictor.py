@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from app.prediction.model import Given, Model
 from datamodules.photographs import Photograph
 from models.alignment import aligned
 from models.networks.depth_network import with_flip
-from models.networks.interface import DepthPredictor
 
 
 class PhotographBatch(TypedDict):
@@ -38,27 +38,31 @@ def collate(items: list[Photograph]) -> PhotographBatch:
 
 
 class Predictor(LightningModule):
-    """A merged network that predicts pictures.
+    """A network that predicts pictures, with the adapter of each.
 
     Args:
-        network: Without adapters.
+        model: Made ready to predict.
+        given: What counts for each picture, by its index.
         tta: Average with the prediction of the mirrored picture.
-        tile: Size (rows, cols) of overlapping tiles, whose predictions are fitted to
-            the whole picture's and blended; None for one pass.
-        factors: What makes metres of each picture's prediction, by its index, where
-            the network predicts for a canonical camera.
+        tiles: For each picture the size (rows, cols) of overlapping tiles, whose
+            predictions are fitted to the whole picture's and blended; None for one
+            pass.
+        factors: What makes metres of each picture's prediction, where a network
+            predicts for a canonical camera.
     """
 
     def __init__(
         self,
-        network: DepthPredictor,
+        model: Model,
+        given: Sequence[Given],
         *,
         tta: bool,
-        tile: tuple[int, int] | None,
+        tiles: Sequence[tuple[int, int]] | None,
         factors: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.tta, self.tile = network, tta, tile
+        self.network, self.chosen = model.ready(), model.chosen
+        self.given, self.tta, self.tiles = given, tta, tiles
         self.factors = factors
 
     def forward(self, image: Tensor) -> Tensor:
@@ -72,21 +76,33 @@ class Predictor(LightningModule):
 
         That is left to the moment when one is written: eight maps of 24 Mpx are 0.8 GB.
         """
-        image = batch["image"]
+        image, indices = batch["image"], batch["index"]
+        depth: Tensor
         if all(batch["error"]):
             return image.new_zeros(len(image), 0, 0)
-        depth: Tensor
-        if self.tile is None:
-            depth = self(image)
+        if self.tiles is None:
+            with self.chosen([self.given[i].adapter for i in indices]):
+                depth = self(image)
         else:
-            depth = torch.cat([tiled(self, one[None], self.tile) for one in image])
+            depth = torch.cat(
+                [
+                    self._tiled(one[None], i)
+                    for one, i in zip(image, indices, strict=True)
+                ]
+            )
         depth = depth[:, 0].float().cpu()
         if self.factors is not None:
-            factors = torch.tensor([self.factors[index] for index in batch["index"]])
+            factors = torch.tensor([self.factors[i] for i in indices])
             # Beyond max_depth nothing was learned, whatever the camera.
-            furthest = self.network.spec.max_depth
-            depth = (depth * factors[:, None, None]).clamp(max=furthest)
+            furthest = torch.tensor([self.given[i].reach for i in indices])
+            depth = depth * factors[:, None, None]
+            depth = torch.minimum(depth, furthest[:, None, None])
         return depth
+
+    def _tiled(self, image: Tensor, index: int) -> Tensor:
+        assert self.tiles is not None
+        with self.chosen([self.given[index].adapter]):
+            return tiled(self, image, self.tiles[index])
 
 
 def at_size(depth: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:

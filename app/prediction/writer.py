@@ -82,6 +82,7 @@ class DepthWriter(BasePredictionWriter):
         camera: For point clouds.
         calibrator: What makes metres of predictions, where points are known.
         ledger: Where every picture is noted.
+        adapters: Of a bank each picture's adapter, and how sure a router was of it.
     """
 
     def __init__(
@@ -96,11 +97,13 @@ class DepthWriter(BasePredictionWriter):
         camera: Camera,
         calibrator: Calibrator | None,
         ledger: Ledger,
+        adapters: Sequence[tuple[str | None, float | None]],
     ) -> None:
         super().__init__(write_interval="batch")
         self.folder, self.pictures, self.focals_px = folder, pictures, focals_px
         self.formats, self.max_depth, self.png_scale = formats, max_depth, png_scale
         self.colormap, self.camera, self.ledger = colormap, camera, ledger
+        self.adapters = adapters
         self.calibrator = calibrator
         self._threads = ThreadPoolExecutor(THREADS)
         self._budget = PixelBudget(PIXELS)
@@ -165,6 +168,9 @@ class DepthWriter(BasePredictionWriter):
             "error": predicted.error,
             "seconds": round(predicted.seconds, 4),
         }
+        adapter, confidence = self.adapters[predicted.index]
+        entry |= {} if adapter is None else {"adapter": adapter}
+        entry |= {} if confidence is None else {"confidence": round(confidence, 6)}
         if not predicted.error:
             with self._budget.taken(math.prod(predicted.size)):
                 self._write_files(predicted, entry)

@@ -7,9 +7,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from app.prediction.options import HandOver
 from app.publishing.hub import Publication, check, publish, recorded_results
+from datamodules.files.whole import whole_folder
 from datamodules.sizes import InputSize
 from models.artefacts import form_named
-from models.artefacts.form import ExportOptions, Opened, save
+from models.artefacts.form import ExportOptions, Opened, check_free, save
+from models.artefacts.mixed import ROUTER_FILE, Several
+from models.router import Router
 
 
 @rank_zero_only
@@ -41,6 +44,35 @@ def hand_on(opened: Opened, wanted: HandOver, size: InputSize) -> None:
         results = recorded_results(opened.source)
         address = publish(folder, publication, opened.record, licence, results, trained)
     print(f"published: {address}")
+
+
+@rank_zero_only
+def hand_on_several(several: Several, folder: Path, router: Router | None) -> None:
+    """Write adapters of one base as a folder of adapter folders, with their router.
+
+    Args:
+        several: Which.
+        folder: Must not exist, or be empty. It appears whole or not at all.
+        router: None if there is none.
+
+    Raises:
+        ExportError: If the folder is taken, or one is not the same when reloaded.
+    """
+    check_free(folder)
+    form, worst = form_named("adapter"), 0.0
+    with whole_folder(folder) as new:
+        for name in several.adapters:
+            opened = several.one(name)
+            assert opened.image_size is not None
+            options = ExportOptions(opened.image_size)
+            worst = max(worst, save(form, opened, new / name, options))
+        if router is not None:
+            router.save(new / ROUTER_FILE)
+    beside = "" if router is None else " and their router"
+    print(
+        f"adapters {', '.join(several.adapters)}{beside}: {folder}; reloaded, they "
+        f"differ by at most {worst:.1e} (relative)"
+    )
 
 
 def _export(opened: Opened, wanted: HandOver, size: InputSize, folder: Path) -> None:

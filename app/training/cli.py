@@ -1,6 +1,7 @@
 """The command line of train.py: fit, validate and test."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from app.training.parser import OneLineParser
 from app.training.previews import Previews
 from app.training.results import Summary, TestResults
 from datamodules.base import DepthDataModule
+from datamodules.mixed import MixedDataModule
 from models.adapters import AdapterConfig
 from models.artefacts.files import read_torch
 from models.depth_module import DepthModule
@@ -54,7 +56,10 @@ class DepthCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("max_depth", "image_size"):
             parser.link_arguments(
-                f"data.{name}", f"model.init_args.{name}", apply_on="instantiate"
+                "data",
+                f"model.init_args.{name}",
+                compute_fn=partial(_of_each, name),
+                apply_on="instantiate",
             )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Recovery, "recovery")
@@ -190,6 +195,7 @@ class DepthCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and put checkpoints and logs into it."""
         config = self.config[self.subcommand]
+        _check_together(config)
         if (root := config.trainer.default_root_dir) is not None:
             config.trainer.default_root_dir = str(Path(root).expanduser())
         runs = folder.runs_of(config)
@@ -232,6 +238,28 @@ class DepthCLI(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, kind):
                 callback.report()
+
+
+def _of_each(name: str, data: DepthDataModule) -> Any:
+    """An attribute of the data, or of each of their sources by name."""
+    if isinstance(data, MixedDataModule):
+        return {part: getattr(source, name) for part, source in data.parts.items()}
+    return getattr(data, name)
+
+
+def _check_together(config: jsonargparse.Namespace) -> None:
+    """Refuse a mixed module without mixed data, or the other way round.
+
+    Raises:
+        OptionError: Naming both.
+    """
+    model, data = config.model.class_path, config.data.class_path
+    mixed = [path.rpartition(".")[2].startswith("Mixed") for path in (model, data)]
+    if mixed[0] != mixed[1]:
+        raise OptionError(
+            f"{model} and {data} do not go together: models.MixedModule trains an "
+            "adapter for each source of datamodules.MixedDataModule"
+        )
 
 
 def _spec(kind: type, arguments: dict[str, object]) -> jsonargparse.Namespace:

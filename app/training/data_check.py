@@ -34,19 +34,30 @@ class DataCheck(Callback):
             return
         if not isinstance(data, DepthDataModule):
             return
-        found = survey(data.opened("train"), self.frames, data.max_depth, GLANCE_S)
-        for line in _said(found, data):
-            print(f"warning: {line} (train.py check says more)", file=sys.stderr)
+        parts = data.parts
+        for name, part in parts.items():
+            frames, seconds = self.frames // len(parts), GLANCE_S / len(parts)
+            found = survey(part.opened("train"), frames, part.max_depth, seconds)
+            for line in _said(found, part):
+                named = f"{name}: {line}" if name else line
+                print(f"warning: {named} (train.py check says more)", file=sys.stderr)
 
 
 def check_data(data: DepthDataModule, frames: int) -> None:
     """Print what the data look like, and end with one line if they cannot be used.
 
     Args:
-        data: Of any kind.
+        data: Of any kind; of mixed data each source is looked at.
         frames: At most so many are looked at, for training.
     """
     data.prepare_data()
+    for name, part in data.parts.items():
+        if name:
+            print(f"source {name}")
+        _check_part(part, frames)
+
+
+def _check_part(data: DepthDataModule, frames: int) -> None:
     print(f"{type(data).__name__}, max_depth {data.max_depth:g} m")
     surveys = {}
     for split in SPLITS:

@@ -1,5 +1,6 @@
 """The options of a run: kept in its checkpoints, compared when one is opened."""
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -20,7 +21,7 @@ PLACES = (
     *("checkpoint.dirpath", "recovery.dirpath"),
 )
 """Options that say where a run is, not what it does."""
-NO_EFFECT = ("model.start_depth",)
+NO_EFFECT = re.compile(r"model\.(adapters\..+\.)?start_depth")
 """Options of a beginning, which a run that goes on has behind it."""
 
 Options = dict[str, Any]
@@ -58,7 +59,7 @@ def changes(
 def resumed(now: Options, checkpoint: Mapping[str, Any]) -> list[str]:
     """Lines that say in which options a run goes on otherwise than it began."""
     found = changes(now, checkpoint.get(OPTIONS, {}))
-    idle = [found.pop(name) for name in NO_EFFECT if name in found]
+    idle = [found.pop(name) for name in list(found) if NO_EFFECT.fullmatch(name)]
     lines = [f"other options than before: {'; '.join(found.values())}"] if found else []
     if idle:
         lines.append(f"without effect, since training has begun: {'; '.join(idle)}")
@@ -114,7 +115,7 @@ def _flatten(content: Any, shape: Any, name: str, found: Options) -> None:
         name: So far.
         found: Added to.
     """
-    if not isinstance(shape, jsonargparse.Namespace) or content is None:
+    if not _has_options(shape) or content is None:
         found[name] = content
         return
     if "class_path" in content:
@@ -122,6 +123,13 @@ def _flatten(content: Any, shape: Any, name: str, found: Options) -> None:
         content, shape = content.get("init_args") or {}, shape.get("init_args")
     for key, value in content.items():
         _flatten(value, shape[key], f"{name}.{key}".lstrip("."), found)
+
+
+def _has_options(shape: Any) -> bool:
+    """Whether it is a group of options, or a mapping to such."""
+    if isinstance(shape, dict):
+        return bool(shape) and all(map(_has_options, shape.values()))
+    return isinstance(shape, jsonargparse.Namespace)
 
 
 def _below(name: str, places: tuple[str, ...]) -> bool:

@@ -51,7 +51,8 @@ class Previews(RunCallback):
         due = trainer.sanity_checking or last
         if due or trainer.current_epoch % self.every_n_epochs == 0:
             wanted = self.frames - len(self._rows)
-            data = trainer.datamodule  # type: ignore[attr-defined]
+            whole = trainer.datamodule  # type: ignore[attr-defined]
+            data = whole.source_of(batch)
             for i in range(min(wanted, len(batch["path"]))):
                 self._rows.append(
                     panel(batch, outputs, i, data.max_depth, data.image_input)

@@ -16,6 +16,7 @@ from datamodules.protocols import Protocol
 from models.alignment import Align, aligned
 from models.depth_module import DepthModule
 from models.metrics import METRICS, DepthMetrics
+from models.scored_module import place
 
 Row = dict[str, float]
 LABELS: dict[Align, str] = {
@@ -35,9 +36,9 @@ class Summary(RunCallback):
     """
 
     def __init__(self) -> None:
-        self._median = DepthMetrics()
-        self._before: Row = {}
-        self._before_median: Row = {}
+        self._median: dict[str, DepthMetrics] = {}
+        self._before: dict[str, Row] = {}
+        self._before_median: dict[str, Row] = {}
         self._seconds = 0.0
         self._began = time.monotonic()
         self._report = ""
@@ -50,14 +51,18 @@ class Summary(RunCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._before = state_dict["before"]
-        self._before_median = state_dict["before_median"]
+        self._before = _by_source(state_dict["before"])
+        self._before_median = _by_source(state_dict["before_median"])
         self._seconds = state_dict["seconds"]
         self._began = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic()
-        self._median.to(pl_module.device)
+        if isinstance(pl_module, DepthModule):
+            self._median = {
+                source: DepthMetrics().to(pl_module.device)
+                for source in pl_module.sources
+            }
 
     def on_validation_batch_end(
         self,
@@ -71,53 +76,80 @@ class Summary(RunCallback):
         if trainer.sanity_checking:
             assert isinstance(pl_module, DepthModule)
             target, valid = batch["depth"], batch["valid"]
-            protocol = pl_module.protocol
+            source = pl_module.source_of(batch)
+            protocol = pl_module.protocol_of(source)
             scaled = aligned(outputs, target, valid, "median", protocol.max_depth)
-            self._median.update(scaled, target, valid, protocol.silog)
+            self._median[source].update(scaled, target, valid, protocol.silog)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        means = self._median.compute()
-        median = {name: float(means[name]) for name in METRICS}
-        self._median.reset()
+        median = {}
+        for source, metrics in self._median.items():
+            means = metrics.compute()
+            median[source] = {name: float(means[name]) for name in METRICS}
+            metrics.reset()
         # A resumed run is checked, too, but did not begin there.
         if trainer.num_sanity_val_steps == float("inf") and not self._before:
-            self._before = _row(trainer.callback_metrics, "val")
+            found = trainer.callback_metrics
+            self._before = {s: _row(found, place("val", s)) for s in median}
             self._before_median = median
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        after = _row(trainer.callback_metrics, "val")
         if not isinstance(pl_module, DepthModule) or not trainer.is_global_zero:
             return
-        if not after:
-            lines = ["nothing was validated: there is no score"]
-            self._report = "\n".join(lines + self._places(trainer))
+        found = trainer.callback_metrics
+        after = {s: _row(found, place("val", s)) for s in pl_module.sources}
+        if not all(after.values()):
+            nothing = ["nothing was validated: there is no score"]
+            self._report = "\n".join(nothing + self._places(trainer))
             return
         trainable, total = parameters(pl_module)
+        lines: list[str] = []
+        scores: dict[str, dict[str, Any]] = {}
+        for source, row in after.items():
+            scores[source] = self._scores(pl_module, source, row)
+            lines += self._table(pl_module, source, row)
+        routed = found.get("val/routed")
         summary = {
-            "before": self._before or None,
-            "before_median_scaled": self._before_median or None,
-            "after": after,
-            "protocol": pl_module.protocol.name,
-            "n_images": pl_module.images["val"],
+            **scores.get("", {"adapters": scores}),
+            **({} if routed is None else {"routed": float(routed)}),
             "trainable_params": trainable,
             "total_params": total,
             "seconds": round(self._elapsed(), 1),
         }
         if self.folder is not None:
             write_json(self.folder / "summary.json", summary)
+        if routed is not None:
+            lines.append(f"the router chose rightly for {100 * routed:.1f} % of images")
+        lines.append(
+            f"trained {trainable:,} of {total:,} parameters "
+            f"({100 * trainable / total:.2f} %)"
+        )
+        self._report = "\n".join(lines + self._places(trainer))
+
+    def _scores(self, module: DepthModule, source: str, after: Row) -> dict[str, Any]:
+        """What `summary.json` says of a source."""
+        return {
+            "before": self._before.get(source),
+            "before_median_scaled": self._before_median.get(source),
+            "after": after,
+            "protocol": module.protocol_of(source).name,
+            "n_images": module.images[place("val", source)],
+        }
+
+    def _table(self, module: DepthModule, source: str, after: Row) -> list[str]:
+        protocol = module.protocol_of(source)
+        images = module.images[place("val", source)]
         rows = {
-            "before": self._before,
-            "before, median-scaled": self._before_median,
+            "before": self._before.get(source),
+            "before, median-scaled": self._before_median.get(source),
             "after": after,
         }
-        lines = [
-            f"protocol {summary['protocol']}, {summary['n_images']} images",
+        named = f"{source}: " if source else ""
+        return [
+            f"{named}protocol {protocol.name}, {images} images",
             table({name: row for name, row in rows.items() if row}),
-            f"trained {trainable:,} of {total:,} parameters "
-            f"({100 * trainable / total:.2f} %)",
-            *count_warning(pl_module.protocol, pl_module.images["val"]),
+            *count_warning(protocol, images),
         ]
-        self._report = "\n".join(lines + self._places(trainer))
 
     def _places(self, trainer: Trainer) -> list[str]:
         """Where things are, and what to do next."""
@@ -159,19 +191,32 @@ class TestResults(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(pl_module, DepthModule):
             return
-        metrics = _row(trainer.callback_metrics, "test")
-        protocol, images = pl_module.protocol, pl_module.images["test"]
-        trainable, total = parameters(pl_module)
-        record, scoring = pl_module.record, pl_module.scoring
-        empty, edges = pl_module.empty["test"], pl_module.boundary
+        lines: list[str] = []
+        loaders = trainer.test_dataloaders
+        each = loaders if isinstance(loaders, list) else [loaders]
+        for source, loader in zip(pl_module.sources, each, strict=True):
+            lines += self._of_source(trainer, pl_module, source, len(loader.dataset))
+        self._report = "\n".join(lines)
+
+    def _of_source(
+        self, trainer: Trainer, module: DepthModule, source: str, frames: int
+    ) -> list[str]:
+        """Write a source's results; what to print of them."""
+        where = place("test", source)
+        metrics = _row(trainer.callback_metrics, where)
+        protocol, images = module.protocol_of(source), module.images[where]
+        trainable, total = parameters(module)
+        record, scoring = module.record_of(source), module.scoring
+        empty, edges = module.empty[where], module.boundary.get(source)
         ckpt = trainer.ckpt_path
         folder = Path(ckpt).parent if ckpt else Path(trainer.default_root_dir)
-        frames = len(trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
         part = "" if images + empty >= frames else "_part"
-        path = folder / f"test_{protocol.name}{scoring.suffix}{part}.json"
+        named = f"_{source}" if source else ""
+        path = folder / f"test{named}_{protocol.name}{scoring.suffix}{part}.json"
         write_json(
             path,
             {
+                **({"source": source} if source else {}),
                 "protocol": protocol.name,
                 "n_images": images,
                 "metrics": metrics,
@@ -188,7 +233,7 @@ class TestResults(Callback):
         )
         label = LABELS[scoring.align] + (", with flip" if scoring.flip_tta else "")
         lines = [
-            f"protocol {protocol.name}, {images} images",
+            f"{source}: protocol {protocol.name}, {images} images".removeprefix(": "),
             table({label: metrics}),
             f"trained {trainable:,} of {total:,} parameters "
             f"({100 * trainable / total:.2f} %)",
@@ -206,8 +251,7 @@ class TestResults(Callback):
                 f"WARNING: {images + empty} of {frames} images were scored; this is "
                 "no result of the data set"
             )
-        lines.append(f"results: {_relative(str(path))}")
-        self._report = "\n".join(lines)
+        return [*lines, f"results: {_relative(str(path))}"]
 
     def report(self) -> None:
         """Print the table, in the process that has it."""
@@ -237,8 +281,15 @@ def table(rows: Mapping[str, Row]) -> str:
 
 def parameters(module: DepthModule) -> tuple[int, int]:
     """Numbers of trainable and of all parameters of a module's network."""
-    both = [(p.numel(), p.requires_grad) for p in module.network.parameters()]
-    return sum(n for n, trained in both if trained), sum(n for n, _ in both)
+    trained = {p for _, p in module.trained_parameters() if p.requires_grad}
+    whole = {*module.network.parameters(), *trained}
+    return sum(p.numel() for p in trained), sum(p.numel() for p in whole)
+
+
+def _by_source(rows: Mapping[str, Any]) -> dict[str, Row]:
+    """Of a checkpoint; those up to November 2026 have the row of the only source."""
+    plain = any(not isinstance(row, Mapping) for row in rows.values())
+    return {"": dict(rows)} if plain else dict(rows)
 
 
 def _row(metrics: Mapping[str, Any], stage: str) -> Row:

@@ -1,12 +1,12 @@
 """Many adapters over one network, and for every example of a batch its own."""
 
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -63,9 +63,9 @@ class AdapterBank(nn.Module):
         self.members = nn.Module()
         self._homes = homes(network)
         self._prototypes: list[tuple[AdapterConfig, Prototype]] = []
-        self._origins: dict[Member, OpenedAdapter] = {}
+        # Of those too that batches still run with after they were removed.
+        self._origins: WeakKeyDictionary[Member, OpenedAdapter] = WeakKeyDictionary()
         self._sha256: dict[str, str] = {}
-        self._preparing = threading.Lock()
         self._hook: RemovableHandle | None = network.register_forward_pre_hook(
             partial(_check_batch, self.roster), with_kwargs=True
         )
@@ -81,8 +81,15 @@ class AdapterBank(nn.Module):
     def __contains__(self, name: object) -> bool:
         return name in self.roster.members
 
-    def add(self, name: str, adapter: OpenedAdapter) -> None:
-        """Take in a trained adapter; its tensors are not copied, nor trained here.
+    def add(
+        self, name: str, adapter: OpenedAdapter, *, trainable: bool = False
+    ) -> None:
+        """Take in an adapter.
+
+        Args:
+            name: What to call it.
+            adapter: Its tensors are not copied, unless they are to be trained.
+            trainable: Train it on from where it stands, as `adapt` begins one.
 
         Raises:
             AdapterError: If the name is taken or no name, the adapter is of another
@@ -97,16 +104,23 @@ class AdapterBank(nn.Module):
                     f"{adapter.base_sha256[:12]}..., and the bank's network has "
                     f"{own[:12]}...; give an adapter of the same base"
                 )
+        tensors = adapter.tensors
+        if trainable:
+            tensors = {
+                name: tensor.detach().clone() for name, tensor in tensors.items()
+            }
         try:
             prototype = self._prototype(adapter.config)
             member = prototype.fill(
                 self._next_generation(),
                 self._homes,
                 self._plain.state_dict(keep_vars=True),
-                adapter.tensors,
+                tensors,
             )
         except AdapterError as error:
             raise AdapterError(f"{name}: {adapter.source}: {error}") from None
+        if trainable:
+            member.train_on()
         self._origins[member] = replace(adapter, tensors={})
         self._enter(name, member)
 
@@ -120,7 +134,7 @@ class AdapterBank(nn.Module):
             AdapterError: As for `add`.
         """
         self._check_new(name)
-        with self._preparing:
+        with self.roster.preparing:
             if move(self._plain, self.network):
                 self._prototypes.clear()
             prototype = Prototype.of(twin(self._plain), config)
@@ -149,7 +163,6 @@ class AdapterBank(nn.Module):
                     "after them, or with when_free=True"
                 )
             self._replace({n: m for n, m in roster.members.items() if n != name})
-            self._origins.pop(member, None)
 
     def rename(self, old: str, new: str) -> None:
         """Call an adapter by another name; running batches keep it.
@@ -166,6 +179,15 @@ class AdapterBank(nn.Module):
     def generation(self, name: str) -> int:
         """Which entry of this bank an adapter is; no number comes twice."""
         return self.roster.find(name).generation
+
+    def origins(self) -> tuple[OpenedAdapter | None, ...]:
+        """What is selected now: where each came from, without tensors, None the base.
+
+        One for each example of the batch, or a single one for any batch.
+        """
+        selection = selected(self.roster)
+        chosen = (None,) if selection is None else selection.members
+        return tuple(None if m is None else self._origins[m] for m in chosen)
 
     def opened(self, name: str) -> OpenedAdapter:
         """An adapter as it is now, apart from the network: what `add` took, and takes.
@@ -186,7 +208,9 @@ class AdapterBank(nn.Module):
         self.opened(name).save(folder)
 
     @contextmanager
-    def select(self, names: str | Sequence[str | None] | None) -> Iterator[None]:
+    def select(
+        self, names: str | Sequence[str | None] | None, *, everywhere: bool = False
+    ) -> Iterator[None]:
         """Within the block the network computes with these adapters.
 
         Selections nest, and each thread and task has its own. Where activations are
@@ -195,6 +219,9 @@ class AdapterBank(nn.Module):
         Args:
             names: One for each example of the batch, None for the base; or a single one
                 for all.
+            everywhere: Let it hold in threads that have selected nothing, too: on a GPU
+                autograd computes activations again in threads of its own. For training
+                alone, which has the network for itself.
 
         Raises:
             AdapterError: If there is none of a name; when the network is called, if the
@@ -209,10 +236,14 @@ class AdapterBank(nn.Module):
             for member in selection.distinct:
                 if member is not None:
                     member.users += 1
+        before = roster.everywhere
         try:
+            if everywhere:
+                roster.everywhere = selection
             with selecting(roster, selection):
                 yield
         finally:
+            roster.everywhere = before if everywhere else roster.everywhere
             with roster.lock:
                 for member in selection.distinct:
                     if member is not None:
@@ -283,7 +314,7 @@ class AdapterBank(nn.Module):
         vars(self.members)["_modules"] = members
 
     def _prototype(self, config: AdapterConfig) -> Prototype:
-        with self._preparing:
+        with self.roster.preparing:
             if move(self._plain, self.network):
                 self._prototypes.clear()
             for known, prototype in self._prototypes:
@@ -294,7 +325,7 @@ class AdapterBank(nn.Module):
             return made
 
     def _fingerprint(self, part: str) -> str:
-        with self._preparing:
+        with self.roster.preparing:
             if part not in self._sha256:
                 self._sha256[part] = fingerprint(self._plain.get_submodule(part))
             return self._sha256[part]

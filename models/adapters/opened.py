@@ -48,9 +48,14 @@ def fingerprint(module: nn.Module) -> str:
 
     Equal for equal weights in whatever file they came.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    return digest(module.state_dict())
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """The same of any tensors by name."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
         flat = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
-        digest.update(flat.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        found.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
+        found.update(flat.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

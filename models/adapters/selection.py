@@ -85,6 +85,13 @@ class Member(nn.Module):
         own = {prefix + name for name in self.state_dict()}
         unexpected_keys += [name for name in strange if name not in own]
 
+    def train_on(self) -> None:
+        """Let everything want a gradient that training changes."""
+        for adapter in self.children():
+            adapter.requires_grad_(True)
+        for name in self.trained:
+            self._parameters[name].requires_grad_(True)  # type: ignore[union-attr]
+
     def adapter(self, name: str) -> Adapter:
         """The adapter of a layer, which tied ones have by the name of the first."""
         return self._modules[f"{name}.adapter"]  # type: ignore[return-value]
@@ -102,7 +109,11 @@ class Roster:
         self.members: Mapping[str, Member] = {}
         """Replaced as a whole, never changed, so it may be read without the lock."""
         self.lock = threading.Lock()
+        self.preparing = threading.Lock()
+        """While adapters are made ready to enter."""
         self.generations = 0
+        self.everywhere: Selection | None = None
+        """What holds in threads where nothing was selected: those of autograd."""
         self.close: Callable[[str | None], None] | None = None
         """The bank's own `close`."""
 
@@ -200,7 +211,7 @@ _NOTHING: Mapping[Roster, Selection] = {}
 
 def selected(roster: Roster) -> Selection | None:
     """What is selected of this bank, here and now; None for the base."""
-    return _SELECTED.get(_NOTHING).get(roster)
+    return _SELECTED.get(_NOTHING).get(roster, roster.everywhere)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,9 +13,29 @@ from models.artefacts.record import check_version
 from models.errors import CheckpointError
 from models.networks.interface import Network
 
+ADAPTERS = "adapters"
+"""Under which the description of a mixed run has the record of each of them."""
+
 
 def read_checkpoint(path: Path) -> tuple[DepthRecord, dict[str, Tensor]]:
     """Record and trained tensors of a `.ckpt` written by `DepthModule`.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or not one of ours, or of
+            several adapters.
+    """
+    content = checkpoint_content(path)
+    if names := content[KEY].get(ADAPTERS):
+        raise CheckpointError(
+            f"{path} is of a mixed run and holds the adapters {', '.join(names)}; name "
+            "one with --adapter"
+        )
+    record = DepthRecord.from_dict(content[KEY])
+    return record, network_tensors(content["state_dict"])
+
+
+def checkpoint_content(path: Path) -> dict[str, Any]:
+    """All that is in a `.ckpt` of this project's training.
 
     Raises:
         CheckpointError: If the file is missing, damaged or not one of ours.
@@ -28,8 +49,7 @@ def read_checkpoint(path: Path) -> tuple[DepthRecord, dict[str, Tensor]]:
             "run's checkpoints folder"
         )
     check_version(content[KEY], str(path))
-    record = DepthRecord.from_dict(content[KEY])
-    return record, network_tensors(content["state_dict"])
+    return content
 
 
 def load_checkpoint(path: Path) -> tuple[Network, DepthRecord]:

@@ -177,9 +177,7 @@ def save(form: Form, opened: Opened, folder: Path, options: ExportOptions) -> fl
         )
     if options.half and form.allowed(options) == form.tolerance:
         raise ExportError("half precision is an option of the onnx export alone")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "not empty" if folder.is_dir() else "no folder"
-        raise ExportError(f"{folder} exists and is {what}; give another folder")
+    check_free(folder)
     network = opened.adapted.eval()
     if form.folds_in:
         opened.merged()
@@ -199,6 +197,17 @@ def save(form: Form, opened: Opened, folder: Path, options: ExportOptions) -> fl
                 f"(relative), where {allowed:.0e} is allowed; it was not kept"
             )
     return worst
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that has something in it.
+
+    Raises:
+        ExportError: Naming it.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "not empty" if folder.is_dir() else "no folder"
+        raise ExportError(f"{folder} exists and is {what}; give another folder")
 
 
 def smooth(batch: int, size: tuple[int, int]) -> Tensor:

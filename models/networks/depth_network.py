@@ -106,6 +106,14 @@ class DPTNetwork(Network):
     def unit(self) -> Unit:
         return self.output.unit
 
+    def pooled(self, image: Tensor) -> Tensor:
+        (last,) = self.pretrained.taps(image, self.blocks[-1:])
+        rows = image.shape[-2] // self.patch_px
+        grid = last.reshape(len(image), rows, -1, last.shape[-1])
+        # A middle row, or an only one, belongs to both halves.
+        halves = (grid[:, : (rows + 1) // 2], grid[:, rows // 2 :])
+        return torch.cat([half.mean((1, 2)) for half in halves], 1)
+
     @property
     def last_conv(self) -> nn.Conv2d:
         layer = self.depth_head.scratch.output_conv2[2]

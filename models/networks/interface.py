@@ -104,6 +104,23 @@ class Network(DepthPredictor, ABC):
         """Which part a parameter belongs to; the parts have their own rates."""
         return "encoder" if name.startswith(f"{self.encoder_name}.") else "head"
 
+    def pooled(self, image: Tensor) -> Tensor:
+        """What the encoder makes of each image as a whole: (B, features).
+
+        Means of the patch tokens of the upper and of the lower half: that there is sky
+        above and road below is lost in a mean over all.
+
+        Args:
+            image: (B, 3, H, W), normalised, H and W in whole patches.
+
+        Raises:
+            NetworkError: If the network does not say.
+        """
+        raise NetworkError(
+            f"{type(self).__name__} has no `pooled`, which a router chooses by: leave "
+            "the router out, or give it one"
+        )
+
     def checkpoint_gradients(self) -> None:
         """Compute the encoder's blocks again in backward instead of keeping them.
 

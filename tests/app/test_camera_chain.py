@@ -15,7 +15,7 @@ from tests.conftest import random_tiny
 
 CELL_M, CANONICAL_PX, CANONICAL_M = 0.25, 60.0, 2.0
 FOCALS_PX = (40.0, 60.0, 90.0)
-ROWS, COLS = 56, 84
+ROWS, COLS, BORDER = 56, 84, 14
 BEST = "runs/r/version_0/checkpoints/last.ckpt"
 
 
@@ -100,9 +100,11 @@ def test_wall__of_three_cameras_is_as_far_and_as_wide_as_it_is(table):
     for focal_px in FOCALS_PX:
         _, distance_m = wall(focal_px)
         cloud = points(f"{focal_px:g}_0.png", focal_px).reshape(ROWS, COLS, 3)
+        # Convolutions pad, so that a few steps leave the borders a little uneven.
+        cloud = cloud[BORDER:-BORDER, BORDER:-BORDER]
         assert cloud[..., 2].mean() == pytest.approx(distance_m, rel=1e-2)
         width_m = cloud[:, -1, 0] - cloud[:, 0, 0]
-        expected_m = (COLS - 1) / focal_px * distance_m
+        expected_m = (COLS - 1 - 2 * BORDER) / focal_px * distance_m
         assert width_m.mean() == pytest.approx(expected_m, rel=1e-2)
-        # A few steps leave it a little uneven; another camera's is off by half.
+        # Another camera's distance is off by a third and more.
         np.testing.assert_allclose(cloud[..., 2], distance_m, rtol=6e-2)

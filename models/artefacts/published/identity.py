@@ -110,7 +110,10 @@ def identify(path: Path) -> Identity:
     if path.suffix == ".ckpt" and path.is_file():
         checkpoint = read_torch(path, NetworkError)
         if isinstance(checkpoint, Mapping) and KEY in checkpoint:
-            return _said(checkpoint[KEY])
+            record = checkpoint[KEY]
+            if "network" not in record:
+                raise merge_first(path)
+            return _said(record)
     # The Hub's cache keeps the repository's name in a folder's.
     cached = [part for part in path.parts if part.startswith("models--")]
     for name in (path.name, *cached):

@@ -1,0 +1,131 @@
+"""What predicts: one network, or a bank; and what of it counts for a picture."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from lightning.pytorch import Trainer
+
+from app.prediction.options import Prediction
+from datamodules.batch import ImageInput
+from datamodules.files.pictures import Picture
+from datamodules.sizes import InputSize, Shrink
+from models.artefacts.form import Opened
+from models.networks.interface import DepthPredictor
+from models.networks.presets import Kind, Unit
+
+
+@dataclass(frozen=True)
+class Given:
+    """What counts for one picture."""
+
+    wanted: InputSize
+    """The network's input."""
+    shrink: Shrink
+    """How a larger picture is brought to it."""
+    max_depth: float | None
+    """Metres at which the output saturates."""
+    canonical_px: float | None = None
+    """Focal length of the camera that metres are predicted for."""
+    focals_px: tuple[float, float] | None = None
+    """Shortest and longest focal length in training."""
+    adapter: str | None = None
+    """Of a bank; None for the base, and for any other network."""
+    confidence: float | None = None
+    """Of a router that chose it."""
+
+    @property
+    def reach(self) -> float:
+        """Metres beyond which nothing was learned."""
+        return math.inf if self.max_depth is None else self.max_depth
+
+
+class Model(ABC):
+    """A network, or a bank, that is to predict pictures."""
+
+    source: str
+    """What the user called it."""
+    kind: Kind
+    unit: Unit
+    max_depth: float
+    """Metres at the far end of whatever it may predict; 1 without a unit."""
+    patch_px: int
+    image_input: ImageInput
+
+    @abstractmethod
+    def about(self, prediction: Prediction) -> dict[str, object]:
+        """What of it the files of predictions depend on, for their header."""
+
+    def check(self, pictures: Sequence[Picture]) -> None:
+        """Refuse pictures that it is not told enough of, before anything is written.
+
+        Raises:
+            DataError: Naming them.
+        """
+        return
+
+    @abstractmethod
+    def given(
+        self, pictures: Sequence[Picture], prediction: Prediction, trainer: Trainer
+    ) -> list[Given]:
+        """What counts for each picture."""
+
+    @abstractmethod
+    def ready(self) -> DepthPredictor:
+        """The network that predicts; nothing else may be asked afterwards."""
+
+    def chosen(self, adapters: Sequence[str | None]) -> AbstractContextManager[None]:
+        """Within the block it predicts a batch with these adapters."""
+        return nullcontext()
+
+
+class OneNetwork(Model):
+    """A network of any form, the same for every picture."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+        spec = opened.network.spec
+        self.source, self.kind = opened.source, spec.kind
+        self.unit = opened.network.unit
+        self.max_depth = spec.max_depth or 1.0
+        self.patch_px = opened.network.patch_px
+        self.image_input = opened.image_input
+
+    def about(self, prediction: Prediction) -> dict[str, object]:
+        spec = self.opened.network.spec
+        given = self._given(prediction)
+        return {
+            "model": self.source,
+            "sha256": self.opened.fingerprint,
+            "kind": spec.kind,
+            "unit": self.unit,
+            "max_depth": spec.max_depth,
+            "canonical_focal_px": given.canonical_px,
+            "input_size": listed(given.wanted),
+            "image_shrink": given.shrink,
+        }
+
+    def given(
+        self, pictures: Sequence[Picture], prediction: Prediction, trainer: Trainer
+    ) -> list[Given]:
+        return [self._given(prediction)] * len(pictures)
+
+    def ready(self) -> DepthPredictor:
+        return self.opened.merged()
+
+    def _given(self, prediction: Prediction) -> Given:
+        record, network = self.opened.record, self.opened.network
+        return Given(
+            prediction.input_size(self.opened.image_size, self.patch_px),
+            prediction.shrink or self.image_input.shrink,
+            network.spec.max_depth,
+            network.canonical_focal_px,
+            None if record is None else record.focals_px,
+        )
+
+
+def listed(size: InputSize) -> object:
+    """A size as JSON has it."""
+    return list(size) if isinstance(size, tuple) else size
