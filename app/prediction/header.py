@@ -12,6 +12,13 @@ NEUTRAL = (
 """Options that change which files are written, where, how fast: not what is in them."""
 RESOLVED = ("depth_scale", "size", "shrink", "points")
 """Options whose meaning for this model stands in their place."""
+NOT_GIVEN = "not given"
+DEFAULTS: dict[str, object] = {"points_sha256": NOT_GIVEN} | {
+    option.name: NOT_GIVEN if option.default is None else option.default
+    for option in fields(Prediction)
+    if option.name not in NEUTRAL + RESOLVED
+}
+"""What a header says that was written before there was such an option."""
 
 
 def header(
@@ -31,12 +38,13 @@ def header(
     about = {
         **model.about(prediction),
         "png_units_per_metre": scale or None,
-        "points_sha256": points_sha256 or "not given",
+        "points_sha256": points_sha256 or NOT_GIVEN,
     }
     if points_sha256:
         about["unit"] = "metres"
-    for option in fields(Prediction):
-        if option.name not in NEUTRAL + RESOLVED:
-            value = getattr(prediction, option.name)
-            about[option.name] = "not given" if value is None else value
+    for name in DEFAULTS:
+        if name in about:
+            continue
+        value = getattr(prediction, name)
+        about[name] = NOT_GIVEN if value is None else value
     return about

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from app.prediction.header import DEFAULTS
 from datamodules.errors import DataError
 from datamodules.files.whole import whole_file
 
@@ -237,10 +238,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _differences(old: Header, new: Header) -> list[str]:
     """What two headers say that is not the same, in words."""
+    before = DEFAULTS | old
     return [
-        f"{key} {old[key]}, now {value}"
+        f"{key} {before[key]}, now {value}"
         for key, value in new.items()
-        if None not in (value, old.get(key)) and old[key] != value
+        if None not in (value, before.get(key)) and before[key] != value
     ]
 
 

@@ -130,6 +130,13 @@ def test_header__another_one_is_refused_and_overwriting_makes_the_rest_stale(tmp
     assert list(files(tmp_path)) == ["b"]
 
 
+def test_header__from_before_an_option_says_its_default(tmp_path):
+    run(tmp_path, "a", "npy").close()
+    assert Ledger(tmp_path, {**HEADER, "tta": False}).done(("npy",)) == {"a"}
+    with pytest.raises(DataError, match="tta False, now True"):
+        Ledger(tmp_path, {**HEADER, "tta": True}).done(("npy",))
+
+
 def test_outputs__that_are_gone_are_not_claimed(tmp_path):
     run(tmp_path, "ab", "npy", "png").close()
     for gone in ("a.npy", "a.png", "b.png"):
