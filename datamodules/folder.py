@@ -169,7 +169,7 @@ class FolderDataModule(DepthDataModule):
         if self.split_by is not None and self.split_by.kind == "folder":
             groups = pairs.folders()
         repeated = None if groups else pairs.pictures()
-        if repeated and len(repeated.names) == len(pairs):
+        if repeated and not 1 < len(repeated.names) < len(pairs):
             repeated = None
         try:
             chosen = held_out(

@@ -110,6 +110,7 @@ class MixedModule(DepthModule):
         self._edges = nn.ModuleList(BoundaryF1() for _ in each)
         self._routed = torch.zeros(2, dtype=torch.long)
         self._step = MixedStep(self.bank, self.router)
+        self.predicts_with = "--route " if router else f"--adapter {first} "
 
     def forward(self, image: Tensor) -> Tensor:
         """Depth (B, 1, h, w) by the adapters that are selected in `bank`."""

@@ -34,6 +34,9 @@ class ScoredModule(LightningModule):
     Subclasses predict (`forward`, `metres`) and keep the scores.
     """
 
+    predicts_with = ""
+    """Options that `predict.py` needs beside the checkpoint, a blank behind each."""
+
     def __init__(self) -> None:
         super().__init__()
         self.scoring = Scoring()

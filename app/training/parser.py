@@ -21,7 +21,7 @@ EXPECTED = re.compile(
     r"Expected a (?:<class '(\w+)'>|typing\.Literal\[(.+?)\])(?:\. Got value: .*)?$",
     re.MULTILINE,
 )
-GIVEN = re.compile(r"(?:Given|Got) value: (.*)$", re.MULTILINE)
+GIVEN = re.compile(r"(?:Given|Got) value: (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
 # Defaults of Lightning's own (`Timer.interval`) that PyYAML cannot write.
 yaml.SafeDumper.add_multi_representer(
     Enum, lambda dumper, value: dumper.represent_data(value.value)

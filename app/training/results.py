@@ -100,7 +100,7 @@ class Summary(RunCallback):
         after = {s: _row(found, place("val", s)) for s in pl_module.sources}
         if not all(after.values()):
             nothing = ["nothing was validated: there is no score"]
-            self._report = "\n".join(nothing + self._places(trainer))
+            self._report = "\n".join(nothing + self._places(trainer, pl_module))
             return
         trainable, total = parameters(pl_module)
         lines: list[str] = []
@@ -124,7 +124,7 @@ class Summary(RunCallback):
             f"trained {trainable:,} of {total:,} parameters "
             f"({100 * trainable / total:.2f} %)"
         )
-        self._report = "\n".join(lines + self._places(trainer))
+        self._report = "\n".join(lines + self._places(trainer, pl_module))
 
     def _scores(self, module: DepthModule, source: str, after: Row) -> dict[str, Any]:
         """What `summary.json` says of a source."""
@@ -151,7 +151,7 @@ class Summary(RunCallback):
             *count_warning(protocol, images),
         ]
 
-    def _places(self, trainer: Trainer) -> list[str]:
+    def _places(self, trainer: Trainer, module: DepthModule) -> list[str]:
         """Where things are, and what to do next."""
         lines = []
         if self.folder is not None:
@@ -164,7 +164,7 @@ class Summary(RunCallback):
                     *lines,
                     f"{kind} checkpoint: {path}",
                     f"next: python predict.py PHOTOGRAPHS --model {path} "
-                    "--output predictions",
+                    f"{module.predicts_with}--output predictions",
                 ]
         return lines
 

@@ -70,13 +70,9 @@ def frames(tmp_path_factory) -> Path:
 
 
 @lacks("build networks that only have shapes, with timm 1.0.20")
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "parts",
-    [
-        ("methods",),
-        pytest.param(("methods", "ablations", "costs"), marks=pytest.mark.slow),
-    ],
-    ids=len,
+    "parts", [("methods",), ("methods", "ablations", "costs")], ids=len
 )
 def test_quick_comparison__from_the_command_line(tmp_path, parts):
     command = [sys.executable, "-m", "benchmarks.method_comparison", "--quick"]

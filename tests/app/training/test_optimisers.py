@@ -102,8 +102,7 @@ REFUSED = {
     "rank": (("models.optimisers.Flora", "rank", "0"), "Flora's rank 0 must be"),
     "projection": (
         ("models.optimisers.Flora", "projection", "sparse"),
-        "optimizer.projection: Expected a typing.Literal['orthonormal', 'gaussian']. "
-        "Got value: sparse; see",
+        "optimizer.projection is 'sparse', but must be 'orthonormal', 'gaussian'; see",
     ),
     "Muon": (("torch.optim.Muon", "momentum", "0.9"), "Muon only supports 2D"),
 }

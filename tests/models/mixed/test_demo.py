@@ -58,7 +58,7 @@ def routed_scores(checkpoint: Path) -> tuple[float, dict[str, np.ndarray]]:
 
 
 @pytest.mark.slow
-def test_demo__both_domains_gain_and_the_router_is_right(tmp_path, monkeypatch):
+def test_demo__both_domains_gain_and_the_router_is_right(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["fit", "--config", str(DEMO), "--trainer.enable_progress_bar", "false"])
     run = tmp_path / "runs/demo_mixed/version_0"
@@ -66,6 +66,7 @@ def test_demo__both_domains_gain_and_the_router_is_right(tmp_path, monkeypatch):
     for name in NAMES:
         own = summary["adapters"][name]
         assert own["after"]["abs_rel"] < own["before"]["abs_rel"]
+    assert "--route --output predictions" in capsys.readouterr().out
     right, scores = routed_scores(run / "checkpoints/last.ckpt")
     assert right >= 0.99
     for lost in scores.values():
