@@ -11,19 +11,23 @@ import argparse
 import numpy as np
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from scipy import stats
 
+from benchmarks.comparison.reporting.markdown import plus_minus
+from benchmarks.comparison.reporting.statistics import estimate
 from datamodules import SyntheticDataModule
+from datamodules.raycasting.scenes import Domain
+from datamodules.synthetic import MAX_DEPTH_M
 from models import DepthAnythingModule
 from models.adapters import Lava
 from models.optimisation import Optimisation
 from models.scoring import Scoring
 
 SIZE = (126, 168)
-MAX_DEPTH_M = {"rooms": 10.0, "streets": 80.0}
 
 
-def scores(domain: str, weight: float, seed: int, epochs: int) -> tuple[float, float]:
+def scores(
+    domain: Domain, weight: float, seed: int, epochs: int
+) -> tuple[float, float]:
     """delta1 and boundary F1 after training."""
     seed_everything(seed, verbose=False)
     module = DepthAnythingModule(
@@ -47,14 +51,7 @@ def scores(domain: str, weight: float, seed: int, epochs: int) -> tuple[float, f
     )
     trainer.fit(module, data)
     (means,) = trainer.test(module, data, verbose=False)
-    assert module.boundary is not None
-    return means["test/delta1"], module.boundary.f1
-
-
-def interval(values: np.ndarray) -> str:
-    """Mean and half a 95 % interval."""
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():+.4f} ± {half:.4f}"
+    return means["test/delta1"], module.boundary[""].f1
 
 
 def main() -> None:
@@ -77,7 +74,10 @@ def main() -> None:
             found = np.array(runs)
             plain = found if plain is None else plain
             delta1, edges = found.mean(0)
-            gains = [interval(column) for column in (found - plain).T]
+            gains = [
+                plus_minus(estimate(column), sign=True, digits=4)
+                for column in (found - plain).T
+            ]
             print(
                 f"| {domain} | {weight:g} | {delta1:.4f} | {edges:.4f} | "
                 f"{' | '.join(gains)} |",

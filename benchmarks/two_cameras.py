@@ -22,9 +22,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy import stats
 from tqdm import tqdm
 
+from benchmarks.comparison.reporting.markdown import plus_minus
+from benchmarks.comparison.reporting.statistics import estimate
 from benchmarks.stopwatch import machine
 from datamodules.raycasting.scenes import ROOM_CAMERA
 from datamodules.synthetic import SyntheticFrames
@@ -122,11 +123,6 @@ def scores(
     return found
 
 
-def interval(values: np.ndarray) -> str:
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():.3f} ± {half:.3f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.two_cameras",
@@ -148,7 +144,10 @@ def main() -> None:
     print("| horizontal field of view | any | canonical | gain |\n|---|---|---|---|")
     for name, word in WORDS.items():
         any_, canonical = (np.array([r[name] for r in found[mode]]) for mode in MODES)
-        cells = [interval(values) for values in (any_, canonical, canonical - any_)]
+        cells = [
+            plus_minus(estimate(values))
+            for values in (any_, canonical, canonical - any_)
+        ]
         print(f"| {name} ({word}) | {' | '.join(cells)} |")
 
 

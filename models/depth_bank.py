@@ -16,7 +16,7 @@ from datamodules.sizes import InputSize
 from models.adapters import AdapterBank, AdapterError
 from models.artefacts.depth_adapter import DepthAdapter
 from models.artefacts.depth_record import DepthRecord
-from models.networks.interface import DepthPredictor, Network, OutputSpec
+from models.networks.interface import DepthPredictor, Network, OutputSpec, camera_of
 
 OF_EACH = ("kind", "max_depth", "canonical_focal_px")
 """What adapters of one network may differ in."""
@@ -129,7 +129,7 @@ class DepthBank(DepthPredictor):
 
     def canonical_focals_px(self) -> list[float | None]:
         """Of each selected adapter; None of those for any camera."""
-        return [getattr(spec, "canonical_focal_px", None) for spec in self._specs()]
+        return [camera_of(spec) for spec in self._specs()]
 
     def focal_factors(self, focal_px: Tensor) -> Tensor:
         """What makes true metres (B, 1, 1, 1) of the selected adapters' (`camera`).

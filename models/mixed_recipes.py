@@ -7,6 +7,7 @@ from models.artefacts.checkpoint import ADAPTERS
 from models.artefacts.depth_record import DepthRecord
 from models.depth_module import DepthModule
 from models.errors import CheckpointError, OptionError
+from models.networks.interface import camera_of
 from models.resuming import INSTEAD, check_same, description_of
 
 Recipe = Callable[[float, tuple[int, int]], DepthModule]
@@ -38,10 +39,7 @@ def check_cameras(records: Mapping[str, DepthRecord]) -> None:
     Raises:
         OptionError: With the focal length of each.
     """
-    found = {
-        name: getattr(record.network, "canonical_focal_px", None)
-        for name, record in records.items()
-    }
+    found = {name: camera_of(record.network) for name, record in records.items()}
     if len(set(found.values())) > 1:
         told = ", ".join(f"{name} {focal_px}" for name, focal_px in found.items())
         raise OptionError(

@@ -10,6 +10,7 @@ from torch import Tensor, distributed
 
 from app.prediction.choice import Choice, Table, read_table
 from app.prediction.data import Pictures
+from app.prediction.header import NOT_GIVEN
 from app.prediction.model import Given, Model, listed
 from app.prediction.options import Prediction
 from app.prediction.predictor import PhotographBatch
@@ -23,7 +24,7 @@ from models.artefacts.mixed import (
     check_names,
 )
 from models.depth_bank import DepthBank
-from models.networks.interface import DepthPredictor
+from models.networks.interface import DepthPredictor, camera_of
 from models.opening_bank import open_bank, open_router
 from models.router import Choice as Routed
 from models.router import Router, pooled_features
@@ -78,13 +79,13 @@ class BankModel(Model):
             "adapters_sha256": {
                 name: digest(self.bank.opened(name).tensors) for name in wanted
             },
-            "router_sha256": router or "not given",
+            "router_sha256": router or NOT_GIVEN,
             "max_depth": {name: own.max_depth for name, own in given.items()},
             "canonical_focal_px": {n: own.canonical_px for n, own in given.items()},
             "input_size": {name: listed(own.wanted) for name, own in given.items()},
             "image_shrink": {name: own.shrink for name, own in given.items()},
-            "adapter": self.choice.adapter or "not given",
-            "adapter_of": "not given" if self.table is None else self.table.sha256,
+            "adapter": self.choice.adapter or NOT_GIVEN,
+            "adapter_of": NOT_GIVEN if self.table is None else self.table.sha256,
             "route": self.choice.route,
         }
 
@@ -133,7 +134,7 @@ class BankModel(Model):
             prediction.input_size(size, self.patch_px),
             prediction.shrink or shrink,
             spec.max_depth,
-            getattr(spec, "canonical_focal_px", None),
+            camera_of(spec),
             None if record is None else record.focals_px,
             name,
             confidence,

@@ -69,12 +69,8 @@ class DepthPredictor(nn.Module):
 
     @property
     def canonical_focal_px(self) -> float | None:
-        """Of the one camera that metres are predicted for; None for any camera.
-
-        A specification without such an entry is of a network for any.
-        """
-        focal_px: float | None = getattr(self.spec, "canonical_focal_px", None)
-        return focal_px
+        """Of the one camera that metres are predicted for; None for any camera."""
+        return camera_of(self.spec)
 
 
 class Network(DepthPredictor, ABC):
@@ -153,6 +149,15 @@ class Network(DepthPredictor, ABC):
     @abstractmethod
     def start_at_depth(self, depth: float) -> None:
         """Begin the output anew, so that every pixel is near `depth` metres."""
+
+
+def camera_of(spec: OutputSpec) -> float | None:
+    """A network's canonical focal length in pixels; None for any camera.
+
+    A specification without such an entry is of a network for any.
+    """
+    focal_px: float | None = getattr(spec, "canonical_focal_px", None)
+    return focal_px
 
 
 def below(module: str, patterns: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,12 +15,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def plus_minus(found: Estimate, *, sign: bool = False) -> str:
+def plus_minus(found: Estimate, *, sign: bool = False, digits: int = 3) -> str:
     if math.isnan(found.mean):
         return ""
     plus = "+" if sign else ""
-    half = "" if math.isnan(found.half) else f" ± {found.half:.3f}"
-    return f"{found.mean:{plus}.3f}{half}"
+    half = "" if math.isnan(found.half) else f" ± {found.half:.{digits}f}"
+    return f"{found.mean:{plus}.{digits}f}{half}"
 
 
 def p_text(p: float) -> str:

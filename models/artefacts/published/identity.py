@@ -17,7 +17,7 @@ from models.artefacts.families import network_from_dict
 from models.artefacts.files import KEY, read_json, read_torch
 from models.artefacts.published import depth_anything_3
 from models.networks.depth_network import DepthNetwork
-from models.networks.interface import Network, OutputSpec
+from models.networks.interface import Network, OutputSpec, camera_of
 from models.networks.presets import (
     PRESETS,
     Kind,
@@ -66,7 +66,7 @@ class Identity:
     ) -> "Identity":
         """Of a file that says everything."""
         size, version = getattr(spec, "size", None), getattr(spec, "version", None)
-        focal_px = getattr(spec, "canonical_focal_px", None)
+        focal_px = camera_of(spec)
         about = (size, version, spec.kind, spec.max_depth, image_size, focal_px)
         return cls(*about, family, spec, image_shrink=image_shrink)
 
