@@ -71,8 +71,7 @@ def load_depth_anything(
     path = locate(str(source))
     known = identify(path)
     known.check(str(path), spec, kind=True)
-    focal_px = getattr(known.spec, "canonical_focal_px", None)
-    network = DepthNetwork(replace(spec, canonical_focal_px=focal_px))
+    network = DepthNetwork(replace(spec, canonical_focal_px=known.canonical_focal_px))
     load_weights(network, path)
     return network
 

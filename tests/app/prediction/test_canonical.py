@@ -10,7 +10,7 @@ import torch
 from app.prediction.command import main
 from models.artefacts.merged import save_network
 from models.artefacts.opening import open_model
-from models.networks import DepthNetwork, NetworkSpec
+from models.networks import DepthNetwork, NetworkSpec, load_depth_anything
 
 CANONICAL_PX, CANONICAL_M = 50.0, 4.0
 SPEC = NetworkSpec("tiny", "v2", "metric", 40.0, CANONICAL_PX)
@@ -92,3 +92,7 @@ def test_export__says_its_camera(model, tmp_path, form):
     main(["--model", str(model), *given])
     opened = open_model(str(tmp_path / "x"))
     assert opened.network.canonical_focal_px == CANONICAL_PX
+    if form != "onnx":
+        given = {"size": "tiny", "version": "v2", "kind": "metric", "max_depth": 40.0}
+        network = load_depth_anything(tmp_path / "x", **given)
+        assert network.canonical_focal_px == CANONICAL_PX
