@@ -237,8 +237,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _differences(old: Header, new: Header) -> list[str]:
-    """What two headers say that is not the same, in words."""
-    before = DEFAULTS | old
+    """What two headers say that is not the same, in words; {} says nothing at all."""
+    before = old and DEFAULTS | old
     return [
         f"{key} {before[key]}, now {value}"
         for key, value in new.items()
