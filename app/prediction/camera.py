@@ -51,6 +51,12 @@ class Camera:
         return self.assumed_fov_deg is not None and all(f is None for f in told)
 
 
+def input_focal_px(intrinsics: Intrinsics, size: Size, shape: Size) -> float:
+    """Focal length of a picture (rows, cols) in pixels of the network's input."""
+    zoom = shape[0] / size[0] * shape[1] / size[1]
+    return math.sqrt(intrinsics[0] * intrinsics[1] * zoom)
+
+
 def input_focals_px(
     pictures: Sequence[Picture],
     headers: Sequence[tuple[Size | None, float | None]],
@@ -82,8 +88,7 @@ def input_focals_px(
         if intrinsics is None:
             unknown.append(picture.name)
             continue
-        zoom = shape[0] / size[0] * shape[1] / size[1]
-        found.append(math.sqrt(intrinsics[0] * intrinsics[1] * zoom))
+        found.append(input_focal_px(intrinsics, size, shape))
     if unknown:
         raise DataError(
             f"{len(unknown)} of {len(pictures)} pictures have no focal length in their "

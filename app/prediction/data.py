@@ -3,6 +3,7 @@
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from app.prediction.formats import COLOURED
 from app.prediction.options import Prediction
 from app.prediction.predictor import collate
 from datamodules.batch import ImageInput
@@ -42,7 +43,7 @@ class Pictures(LightningDataModule):
         self.pictures, self.shapes = pictures, shapes
         self.prediction, self.image_input = prediction, image_input
         self.shrinks = shrinks
-        self.keep_pixels = pixels and "ply" in prediction.formats
+        self.keep_pixels = pixels and bool({*COLOURED} & {*prediction.formats})
 
     def predict_dataloader(self) -> DataLoader[Photograph]:
         assert self.trainer is not None

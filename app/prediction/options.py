@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from datamodules.errors import DataError
+from datamodules.files.depths.meshes import check_glb
 from datamodules.files.depths.writing import PIXELS_MAX, Colormap, png_scale
 from datamodules.files.images.headers import Exif
 from datamodules.sizes import (
@@ -20,7 +21,7 @@ from models.calibration import Fit
 from models.errors import ExportError
 from models.networks.presets import NetworkSpec
 
-Format = Literal["png", "npy", "pfm", "exr", "ply", "color"]
+Format = Literal["png", "npy", "pfm", "exr", "ply", "glb", "color"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 PointsPer = Literal["picture", "run"]
@@ -110,6 +111,8 @@ class Prediction:
                 f"--batch-size {self.batch_size} must be at least 1 and --workers "
                 f"{self.workers} at least 0"
             )
+        if "glb" in self.formats:
+            check_glb()
         for name in ("fov", "assume_fov"):
             if (value := getattr(self, name)) is not None and not 0 < value < 180:
                 raise DataError(

@@ -4,8 +4,8 @@ import json
 from functools import cache
 from pathlib import Path
 
+from app.prediction.formats import ENDINGS
 from app.prediction.ledger import LEDGER
-from app.prediction.writer import ENDINGS
 
 
 class OwnOutputs:

@@ -29,7 +29,8 @@ HELP = {
     "route": "Let the router that was trained beside them choose for each picture; "
     "predictions.json has its choice and how sure it was.",
     "output": "Folder for the results; it mirrors the folders of the pictures.",
-    "formats": "What to write: png (16 bit), npy, pfm, exr, ply (point cloud), color.",
+    "formats": "What to write: png (16 bit), npy, pfm, exr, ply (point cloud), glb "
+    "(textured surface for 3-D viewers), color.",
     "depth_scale": "Units per metre in 16-bit PNGs: 1000, 256, or auto (1000 if "
     "max_depth fits).",
     "colormap": "Of color pictures; their range is one for the whole run.",
@@ -89,7 +90,7 @@ class OneLine(argparse.ArgumentParser):
     """A parser whose complaints are one line instead of a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        fail(f"{message}; see predict.py --help")
+        fail(f"{message}; see {self.prog} --help")
 
 
 def parse(args: list[str] | None) -> tuple[Source, Choice, HandOver, Prediction]:

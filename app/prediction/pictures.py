@@ -11,6 +11,7 @@ from app.errors import fail
 from app.prediction.calibrator import Calibrator, PointSampler, far_m
 from app.prediction.camera import Camera, input_focals_px
 from app.prediction.data import Pictures
+from app.prediction.formats import METRES, Look
 from app.prediction.header import header
 from app.prediction.known_points import known_points
 from app.prediction.ledger import LEDGER, Ledger
@@ -24,8 +25,6 @@ from datamodules.files.pictures import Picture, find_images
 from datamodules.photographs import size_and_focal
 from datamodules.sizes import InputSize, Size, fixed, input_size
 
-METRES = ("png", "ply", "color")
-"""Formats that mean metres."""
 SLACK = 1.05
 """How far beyond training's focal lengths one may be without a word."""
 
@@ -105,9 +104,7 @@ def predict(model: Model, prediction: Prediction) -> None:
             left,
             focals_px,
             prediction.formats,
-            max_depth,
-            scale,
-            prediction.colormap,
+            Look(max_depth, scale, prediction.colormap),
             camera,
             calibrator,
             ledger,

@@ -91,18 +91,32 @@ class Predictor(LightningModule):
                 ]
             )
         depth = depth[:, 0].float().cpu()
-        if self.factors is not None:
-            factors = torch.tensor([self.factors[i] for i in indices])
-            # Beyond max_depth nothing was learned, whatever the camera.
-            furthest = torch.tensor([self.given[i].reach for i in indices])
-            depth = depth * factors[:, None, None]
-            depth = torch.minimum(depth, furthest[:, None, None])
-        return depth
+        if self.factors is None:
+            return depth
+        factors = [self.factors[i] for i in indices]
+        return of_cameras(depth, factors, [self.given[i] for i in indices])
 
     def _tiled(self, image: Tensor, index: int) -> Tensor:
         assert self.tiles is not None
         with self.chosen([self.given[index].adapter]):
             return tiled(self, image, self.tiles[index])
+
+
+def of_cameras(
+    depth: Tensor, factors: Sequence[float], given: Sequence[Given]
+) -> Tensor:
+    """Metres (B, h, w) of each picture's own camera.
+
+    Args:
+        depth: (B, h, w) float32 for the canonical ones.
+        factors: Focal length of each, divided by that of its canonical camera; 1 where
+            the network predicts for any camera.
+        given: What counts for each.
+    """
+    # Beyond max_depth nothing was learned, whatever the camera.
+    furthest = torch.tensor([own.reach for own in given])
+    depth = depth * torch.tensor(factors)[:, None, None]
+    return torch.minimum(depth, furthest[:, None, None])
 
 
 def at_size(depth: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -17,30 +17,14 @@ from torch import Tensor
 
 from app.prediction.calibrator import Calibrator
 from app.prediction.camera import Camera
+from app.prediction.formats import ENDINGS, Look, check_finite, summary
 from app.prediction.ledger import Entry, Ledger
 from app.prediction.options import Format
 from app.prediction.pixel_budget import PixelBudget
 from app.prediction.predictor import PhotographBatch, at_size
 from datamodules.errors import DataError
-from datamodules.files.depths.writing import (
-    Colormap,
-    write_colour,
-    write_exr,
-    write_npy,
-    write_pfm,
-    write_ply,
-    write_png16,
-)
 from datamodules.files.pictures import Picture
 
-ENDINGS: dict[Format, str] = {
-    "png": ".depth.png",
-    "npy": ".depth.npy",
-    "pfm": ".depth.pfm",
-    "exr": ".depth.exr",
-    "ply": ".ply",
-    "color": ".color.png",
-}
 THREADS = 2
 PIXELS = 24_000_000
 """Of pictures that are written at one time: about 9 bytes each."""
@@ -76,9 +60,7 @@ class DepthWriter(BasePredictionWriter):
         pictures: What the batches' indices mean.
         focals_px: Each one's focal length by EXIF.
         formats: What to write.
-        max_depth: Metres; the far end of the colours.
-        png_scale: Units per metre of 16-bit PNGs.
-        colormap: Of colour pictures.
+        look: Of the run.
         camera: For point clouds.
         calibrator: What makes metres of predictions, where points are known.
         ledger: Where every picture is noted.
@@ -91,9 +73,7 @@ class DepthWriter(BasePredictionWriter):
         pictures: Sequence[Picture],
         focals_px: Sequence[float | None],
         formats: tuple[Format, ...],
-        max_depth: float,
-        png_scale: int,
-        colormap: Colormap,
+        look: Look,
         camera: Camera,
         calibrator: Calibrator | None,
         ledger: Ledger,
@@ -101,8 +81,8 @@ class DepthWriter(BasePredictionWriter):
     ) -> None:
         super().__init__(write_interval="batch")
         self.folder, self.pictures, self.focals_px = folder, pictures, focals_px
-        self.formats, self.max_depth, self.png_scale = formats, max_depth, png_scale
-        self.colormap, self.camera, self.ledger = colormap, camera, ledger
+        self.formats, self.look = formats, look
+        self.camera, self.ledger = camera, ledger
         self.adapters = adapters
         self.calibrator = calibrator
         self._threads = ThreadPoolExecutor(THREADS)
@@ -179,11 +159,10 @@ class DepthWriter(BasePredictionWriter):
     def _write_files(self, predicted: Predicted, entry: Entry) -> None:
         picture = self.pictures[predicted.index]
         depth = at_size(predicted.depth, predicted.size)
-        if wrong := depth.size - int(np.count_nonzero(np.isfinite(depth))):
-            entry["error"] = (
-                f"the prediction is not finite in {wrong} of {depth.size} pixels; try "
-                "--precision 32-true, or other weights"
-            )
+        try:
+            check_finite(depth)
+        except DataError as problem:
+            entry["error"] = str(problem)
             return
         if self.calibrator is not None:
             try:
@@ -192,50 +171,16 @@ class DepthWriter(BasePredictionWriter):
                 entry["error"] = f"{picture.path}: {problem}"
                 return
             entry["calibration"] = note
-        rows, cols = predicted.size
         focal_px = self.focals_px[predicted.index]
-        intrinsics = self.camera.intrinsics((rows, cols), focal_px)
-        entry |= {
-            "size": [cols, rows],
-            "depth_min": float(depth.min()),
-            "depth_median": float(np.median(depth)),
-            "depth_max": float(depth.max()),
-            "intrinsics": intrinsics,
-            "focal_is_assumed": self.camera.assumes(focal_px),
-        }
+        intrinsics = self.camera.intrinsics(predicted.size, focal_px)
+        entry |= summary(depth, intrinsics, assumed=self.camera.assumes(focal_px))
         for kind in self.formats:
             path = self.folder / f"{picture.name}{ENDINGS[kind]}"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._write_one(kind, path, predicted.pixels, depth, intrinsics)
+                self.look.write(kind, path, depth, predicted.pixels, intrinsics)
             except (DataError, OSError) as problem:
                 entry["error"] = str(problem)
                 return
             entry["formats"].append(kind)
             entry["outputs"].append(path.relative_to(self.folder).as_posix())
-
-    def _write_one(
-        self,
-        kind: Format,
-        path: Path,
-        pixels: NDArray[np.uint8],
-        depth: NDArray[np.float32],
-        intrinsics: tuple[float, float, float, float] | None,
-    ) -> None:
-        if kind == "png":
-            write_png16(path, depth, self.png_scale)
-        elif kind == "npy":
-            write_npy(path, depth)
-        elif kind == "pfm":
-            write_pfm(path, depth)
-        elif kind == "exr":
-            write_exr(path, depth)
-        elif kind == "color":
-            write_colour(path, depth, self.max_depth, self.colormap)
-        elif intrinsics is None:
-            raise DataError(
-                f"{path.name}: the picture has no focal length in its EXIF data; give "
-                "--fx (pixels) or --fov (degrees)"
-            )
-        else:
-            write_ply(path, depth, pixels, intrinsics)

@@ -12,6 +12,7 @@ from PIL import Image
 from datamodules.errors import DataError
 from datamodules.files.images.containers import NotWholeError, check_whole
 from datamodules.files.images.headers import (
+    MAX_PIXELS,
     Exif,
     ImageHeader,
     header_of,
@@ -65,10 +66,28 @@ def decode_image(path: Path, exif: Exif = "apply") -> Decoded:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    return decode_bytes(content, path, exif)
+
+
+def decode_bytes(
+    content: bytes, path: Path, exif: Exif = "apply", max_pixels: int = MAX_PIXELS
+) -> Decoded:
+    """Like `decode_image`, of a file's content.
+
+    Args:
+        content: All of it.
+        path: What messages call it.
+        exif: As for `read_image`.
+        max_pixels: Of larger pictures no pixel is decoded.
+
+    Raises:
+        TooManyPixelsError: For those.
+        DataError: As `read_image`.
+    """
     with named(path, len(content)):
         kind = kind_of(path, content[:START])
         check_whole(kind, content)
-        header = header_of(kind, io.BytesIO(content), path)
+        header = header_of(kind, io.BytesIO(content), path, max_pixels)
         pixels = _pixels(header, content, path)
     # The decoders of TIFF turn what they read; of no other kind do they here.
     is_upright, orientation = kind == "TIFF", header.orientation

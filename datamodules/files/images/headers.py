@@ -29,6 +29,10 @@ _ORIENTATION, _FOCAL_35MM, _EXIF_IFD = 0x0112, 0xA405, 0x8769
 Image.MAX_IMAGE_PIXELS = None
 
 
+class TooManyPixelsError(DataError):
+    """A picture larger than is read, found before its pixels are decoded."""
+
+
 @dataclass(frozen=True)
 class ImageHeader:
     """What a picture's file says before its pixels are decoded."""
@@ -90,11 +94,14 @@ def kind_of(path: Path, start: bytes) -> PictureKind:
     return kind
 
 
-def header_of(kind: PictureKind, file: BinaryIO, path: Path) -> ImageHeader:
+def header_of(
+    kind: PictureKind, file: BinaryIO, path: Path, max_pixels: int = MAX_PIXELS
+) -> ImageHeader:
     """The header of an open file of a kind; to be called within `named`.
 
     Raises:
-        DataError: For what is never read: raw files, other numbers, too many pixels.
+        TooManyPixelsError: For more than `max_pixels`.
+        DataError: For what is never read: raw files, other numbers.
     """
     bits, significant = 8, None
     if kind == "PNG":
@@ -113,10 +120,10 @@ def header_of(kind: PictureKind, file: BinaryIO, path: Path) -> ImageHeader:
             size = (image.height, image.width)
             orientation, focal_mm = _exif_of(image)
     pixels = size[0] * size[1]
-    if not 0 < pixels <= MAX_PIXELS:
-        raise DataError(
+    if not 0 < pixels <= max_pixels:
+        raise TooManyPixelsError(
             f"{path} has {size[1]}x{size[0]} px, {pixels / 1e6:.0f} million; at most "
-            f"{MAX_PIXELS / 1e6:.0f} million are read: shrink it, or cut it into parts"
+            f"{max_pixels / 1e6:.0f} million are read: shrink it, or cut it into parts"
         )
     if orientation not in range(1, 9):
         orientation = 1

@@ -1,0 +1,1 @@
+"""Depth over HTTP: one network, its adapters, one batch for all who ask."""

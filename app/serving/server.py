@@ -1,0 +1,109 @@
+"""From files to a listening service, and its orderly end."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from app.prediction.options import Source
+from app.quiet import quiet
+from app.serving.app import create_app
+from app.serving.metrics import Metrics
+from app.serving.options import Limits, Secrets, Serving
+from app.serving.service import DepthService
+from app.serving.shelf import Shelf
+from datamodules.errors import DataError
+from models.artefacts.form import Asked
+from models.artefacts.mixed import is_mixed, read_mixed, read_several
+from models.artefacts.opening import open_model
+from models.errors import CheckpointError
+from models.opening_bank import open_bank, open_router
+
+HEAD_S = 10.0
+"""In which the head of a request must have come."""
+
+
+def serve(source: Source, serving: Serving, limits: Limits, secrets: Secrets) -> None:
+    """Listen until SIGTERM or Ctrl-C; those who were let in are answered first.
+
+    Raises:
+        UserError: If the port is taken, or the model cannot be opened.
+    """
+    quiet()
+    listening = _listening(serving)
+    shelf = open_shelf(source, serving)
+    service = DepthService(shelf, serving, limits, Metrics())
+    folder = None if serving.adapters is None else Path(serving.adapters).expanduser()
+    app = create_app(service, folder, limits, secrets)
+    config = uvicorn.Config(
+        app,
+        http=HeadInTime,
+        timeout_graceful_shutdown=int(limits.deadline) + 1,
+        log_level="info",
+    )
+    with listening:
+        host, port = listening.getsockname()[:2]
+        print(f"serving {source.model} at http://{host}:{port}", flush=True)
+        uvicorn.Server(config).run([listening])
+
+
+def open_shelf(source: Source, serving: Serving) -> Shelf:
+    """The network, and its adapters, of a command line.
+
+    Raises:
+        UserError: Saying what does not go together, or cannot be opened.
+    """
+    prediction = serving.prediction()
+    path = Path(source.model).expanduser()
+    mixed = is_mixed(path)
+    if serving.adapters is None and not mixed:
+        opened = open_model(source.model, Asked(source.network, source.base))
+        return Shelf.of_network(opened, prediction)
+    if source.network is not None or source.base is not None:
+        raise DataError(
+            "--network and --base are for one model; adapters say themselves which "
+            "network they are for"
+        )
+    if mixed and serving.adapters is not None:
+        raise CheckpointError(
+            f"--model {source.model} has adapters of its own; leave --adapters out, or "
+            "give the base"
+        )
+    if mixed:
+        several, base = read_mixed(path), None
+    else:
+        assert serving.adapters is not None
+        several = read_several(Path(serving.adapters).expanduser())
+        base = source.model
+    bank = open_bank(several, base)
+    router = None if several.router is None else open_router(several, bank)
+    return Shelf.of_bank(bank, router, source.model, prediction)
+
+
+class HeadInTime(H11Protocol):
+    """Closes connections on which no whole head of a request comes."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(HEAD_S, self._close_without_request)
+
+    def _close_without_request(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def _listening(serving: Serving) -> socket.socket:
+    """The port, taken before anything is loaded."""
+    family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((serving.host, serving.port))
+    except OSError as error:
+        raise DataError(
+            f"--host {serving.host} --port {serving.port} cannot be listened at "
+            f"({error.strerror or error}); give another"
+        ) from None
+    return found

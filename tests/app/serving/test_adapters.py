@@ -1,0 +1,176 @@
+"""Adapters come and go while others are served."""
+
+import json
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from app.serving.options import Secrets
+from tests.app.serving.server import served
+from tests.app.serving.test_load import ask
+
+BOSS = {"Authorization": "Bearer boss"}
+
+
+@pytest.fixture
+def own(root, tmp_path):
+    """A service whose adapters may be changed, and their folder."""
+    shutil.copytree(root / "adapters", tmp_path / "adapters")
+    secrets = Secrets(admin="boss")
+    with served(root / "base", tmp_path / "adapters", secrets=secrets) as client:
+        client.headers |= BOSS
+        client.folder = tmp_path / "adapters"
+        yield client
+
+
+def files(folder):
+    return {
+        path.name: (path.name, path.read_bytes(), "application/octet-stream")
+        for path in folder.iterdir()
+    }
+
+
+def npy(client, picture, adapter):
+    answer = client.post(f"/v1/depth?format=npy&adapter={adapter}", content=picture)
+    return answer.content if answer.status_code == 200 else answer.status_code
+
+
+def test_adapters__are_listed(own):
+    found = own.get("/v1/adapters").json()["adapters"]
+    assert [(a["name"], a["generation"]) for a in found] == [
+        ("rooms", 1),
+        ("streets", 2),
+    ]
+    model = own.get("/v1/models").json()["models"][0]
+    assert model["unit"] == "metres"
+    assert model["router"] is True
+    assert str(own.folder) not in own.get("/v1/adapters").text
+
+
+def test_upload__is_the_adapter_of_its_files(own, picture):
+    answer = own.put("/v1/adapters/küche 2", files=files(own.folder / "streets"))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["generation"] == 3
+    assert npy(own, picture, "küche 2") == npy(own, picture, "streets")
+    told = own.post("/v1/depth?adapter=küche 2", content=picture)
+    assert told.headers["x-adapter"] == "k%C3%BCche%202"
+    assert "streets" not in own.put("/v1/adapters/x", json={}).text
+
+
+def test_folder__is_one_below_the_services_own(own, picture, root):
+    shutil.copytree(own.folder / "rooms", own.folder / "new")
+    answer = own.put("/v1/adapters/attic", json={"folder": "new"})
+    assert answer.status_code == 200, answer.text
+    assert npy(own, picture, "attic") == npy(own, picture, "rooms")
+    (own.folder / "link").symlink_to(root / "adapters/rooms")
+    for name in ("../adapters/rooms", "..", "", ".", str(root / "adapters"), "link"):
+        answer = own.put("/v1/adapters/cellar", json={"folder": name})
+        assert answer.status_code == 400, (name, answer.text)
+    assert own.put("/v1/adapters/a", json={"folder": "no"}).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["..", "a%2Fb", "%2e%2e%2fx", "x" * 101, "a.b"])
+def test_name__is_never_a_path(own, name):
+    answer = own.put(f"/v1/adapters/{name}", json={"folder": "rooms"})
+    assert answer.status_code in (404, 422)
+    assert len(own.get("/v1/adapters").json()["adapters"]) == 2
+
+
+def test_adapter_that_does_not_fit__changes_nothing(own, picture):
+    before = npy(own, picture, "rooms")
+    sent = files(own.folder / "rooms")
+    description = json.loads(sent["adapter.json"][1])
+    description["base"]["sha256"] = "0" * 64
+    other = {**sent, "adapter.json": ("adapter.json", json.dumps(description))}
+    damaged = {**sent, "adapter.safetensors": ("adapter.safetensors", b"junk")}
+    for broken, words in ((other, "same base"), (damaged, "the upload")):
+        answer = own.put("/v1/adapters/rooms", files=broken)
+        assert answer.status_code == 422
+        assert words in answer.json()["error"]
+        assert "/tmp" not in answer.json()["error"]
+    half = {"adapter.json": sent["adapter.json"]}
+    assert own.put("/v1/adapters/rooms", files=half).status_code == 400
+    assert npy(own, picture, "rooms") == before
+    assert own.service.shelf.bank.names == ("generation 1", "generation 2")
+
+
+def test_removed_adapter__is_404_and_its_memory_free(own, picture):
+    assert own.delete("/v1/adapters/rooms").status_code == 200
+    assert own.delete("/v1/adapters/rooms").status_code == 404
+    answer = own.post("/v1/depth?adapter=rooms", content=picture)
+    assert answer.status_code == 404
+    assert answer.json()["error"].endswith("there are streets")
+    assert own.service.shelf.bank.names == ("generation 2",)
+
+
+def test_token__is_asked_for(own):
+    for headers in ({"Authorization": "Bearer no"}, {"Authorization": ""}):
+        answer = own.delete("/v1/adapters/rooms", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def changing(client, folder, seconds):
+    """Loads one of two adapters under one name again and again, and removes it."""
+    uploads = [files(folder / name) for name in ("rooms", "streets")]
+    generations = {}
+    until, turn = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        answer = client.put("/v1/adapters/hot", files=uploads[turn % 2])
+        assert answer.status_code == 200, answer.text
+        generations[answer.json()["generation"]] = ("rooms", "streets")[turn % 2]
+        turn += 1
+        if turn % 5 == 0:
+            assert client.delete("/v1/adapters/hot").status_code == 200
+    return generations
+
+
+def hot(client, folder, picture, seconds):
+    """Answers under load by the generation that they name, and what each of it was."""
+    expected = {name: npy(client, picture, name) for name in ("rooms", "streets")}
+    found, stop = [], threading.Event()
+
+    def asking(_):
+        while not stop.is_set():
+            found.append(ask(client, picture, adapter="hot", format="npy"))
+
+    with ThreadPoolExecutor(4) as pool:
+        tasks = [pool.submit(asking, i) for i in range(4)]
+        generations = changing(client, folder, seconds)
+        stop.set()
+        for task in tasks:
+            task.result()
+    statuses = {answer.status for answer in found}
+    assert statuses <= {200, 404}
+    good = [answer for answer in found if answer.status == 200]
+    for answer in good:
+        name = generations[int(answer.headers["x-generation"])]
+        assert close(answer.content, expected[name])
+    return good, generations
+
+
+def close(one, other):
+    """Float arrays of .npy files within 1e-5 of 80 m."""
+    a, b = (
+        torch.frombuffer(bytearray(c[128:]), dtype=torch.float32) for c in (one, other)
+    )
+    return bool(((a - b).abs() <= 8e-4).all())
+
+
+def test_hot_load__every_answer_is_of_the_generation_it_names(own, picture):
+    good, generations = hot(own, own.folder, picture, 2)
+    assert len({answer.headers["x-generation"] for answer in good}) > 1
+    own.delete("/v1/adapters/hot")
+    assert len(generations) > 3
+    # Nothing that was replaced stays in memory.
+    assert len(own.service.shelf.bank.names) == 2
+
+
+@pytest.mark.slow
+def test_hot_load__for_a_minute(own, picture):
+    good, _ = hot(own, own.folder, picture, 60)
+    assert len(good) > 100
