@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def _open_below(folder: Path | None, name: str) -> DepthAdapter:
             409, "this service has one network alone; start it with --adapters DIR"
         )
     path = (folder / name).resolve()
-    if folder.resolve() not in path.parents:
+    if ".." in Path(name).parts or folder.resolve() not in path.parents:
         raise RefusedError(
             400, f"{name!r} is not below the service's folder of adapters; name one"
         )
@@ -123,6 +124,6 @@ def _open_upload(parts: list[Part]) -> DepthAdapter:
 
 def _opened(path: Path, called: str) -> DepthAdapter:
     try:
-        return open_adapter(path)
+        return replace(open_adapter(path), source=called)
     except UserError as error:
         raise RefusedError(422, str(error).replace(str(path), called)) from None

@@ -14,8 +14,11 @@ from starlette.requests import ClientDisconnect
 from app.serving.refusals import RefusedError
 
 R = TypeVar("R")
-PICTURES = ("image/", "application/octet-stream")
-"""What a picture's own type may begin with; its content says what it is."""
+RAW = (
+    *("image/", "application/octet-stream"),
+    "application/x-www-form-urlencoded",  # what curl and others say unless told
+)
+"""What the type of a bare picture may begin with; its content says what it is."""
 FILES = 4
 """In a form, at most: an adapter has two."""
 
@@ -47,7 +50,7 @@ async def read_picture(request: Request, max_bytes: int) -> Part:
                 400, f"the form has {len(files)} files; send one picture"
             )
         found = files[0]
-    elif not kind or kind.startswith(PICTURES):
+    elif not kind or kind.startswith(RAW):
         raw = bytearray()
         async for chunk in _stream(request, max_bytes):
             raw += chunk

@@ -32,18 +32,17 @@ def serve(source: Source, serving: Serving, limits: Limits, secrets: Secrets) ->
         UserError: If the port is taken, or the model cannot be opened.
     """
     quiet()
-    listening = _listening(serving)
-    shelf = open_shelf(source, serving)
-    service = DepthService(shelf, serving, limits, Metrics())
-    folder = None if serving.adapters is None else Path(serving.adapters).expanduser()
-    app = create_app(service, folder, limits, secrets)
-    config = uvicorn.Config(
-        app,
-        http=HeadInTime,
-        timeout_graceful_shutdown=int(limits.deadline) + 1,
-        log_level="info",
-    )
-    with listening:
+    with _listening(serving) as listening:
+        shelf = open_shelf(source, serving)
+        service = DepthService(shelf, serving, limits, Metrics())
+        folder = serving.adapters and Path(serving.adapters).expanduser()
+        app = create_app(service, folder or None, limits, secrets)
+        config = uvicorn.Config(
+            app,
+            http=HeadInTime,
+            timeout_graceful_shutdown=int(limits.deadline) + 1,
+            log_level="info",
+        )
         host, port = listening.getsockname()[:2]
         print(f"serving {source.model} at http://{host}:{port}", flush=True)
         uvicorn.Server(config).run([listening])
@@ -102,6 +101,7 @@ def _listening(serving: Serving) -> socket.socket:
     try:
         found.bind((serving.host, serving.port))
     except OSError as error:
+        found.close()
         raise DataError(
             f"--host {serving.host} --port {serving.port} cannot be listened at "
             f"({error.strerror or error}); give another"

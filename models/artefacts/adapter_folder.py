@@ -11,7 +11,7 @@ from models.artefacts.checkpoint import restored
 from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import read_json, read_tensors, save_tensors
 from models.artefacts.form import Asked, ExportOptions, Form, Opened
-from models.artefacts.record import check_version
+from models.artefacts.record import check_version, readable
 from models.errors import CheckpointError, ExportError
 from models.networks.interface import Network
 
@@ -61,12 +61,8 @@ def read_adapter(folder: Path) -> tuple[DepthRecord, dict[str, Tensor]]:
     description = read_json(folder / DESCRIPTION_FILE, CheckpointError)
     check_version(description, str(folder))
     tensors, _ = read_tensors(folder / TENSORS_FILE, CheckpointError)
-    try:
+    with readable(folder / DESCRIPTION_FILE):
         record = DepthRecord.from_dict(description)
-    except KeyError as error:
-        raise CheckpointError(
-            f"{folder / DESCRIPTION_FILE} has no {error}; save the adapter again"
-        ) from None
     return record, tensors
 
 

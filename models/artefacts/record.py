@@ -6,8 +6,10 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -135,6 +137,25 @@ def check_version(description: Mapping[str, Any], origin: str) -> None:
             f"{origin}: its format version is {version}, this program knows up to "
             f"{FORMAT_VERSION}; update the program"
         )
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say of a record that was changed by other hands what cannot be read.
+
+    Raises:
+        CheckpointError: Naming the file, and the entry that is missing or strange.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} has no {error}; save the adapter again"
+        ) from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is not as this program writes it ({error}); save the adapter again"
+        ) from None
 
 
 def shared_fields(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_sigterm__answers_those_who_were_let_in(root, picture):
     assert process.wait(30) == -signal.SIGTERM or process.returncode == 0
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{url}/healthz")
-    assert "secret-key" not in process.stdout.read() + process.stderr.read()
+    assert "secret-key" not in "".join(process.communicate())
 
 
 WRONG = {
