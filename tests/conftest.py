@@ -1,6 +1,7 @@
 """Tiny random networks and generated files with known answers."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -33,6 +34,8 @@ onnx_of_any_size = lacks("export ONNX without a fixed input size")
 
 
 def pytest_configure(config):
+    config.lava_cache = tempfile.TemporaryDirectory(prefix="lava-cache-")
+    os.environ["LAVA_CACHE"] = config.lava_cache.name
     # Workers share the cores: more threads than cores only wait for each other.
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)
@@ -83,3 +86,7 @@ def write_rgbd(root: Path, frames: int, size=(40, 56), depth_scale=1000) -> Path
         assert cv2.imwrite(str(root / f"images/a/{i}.jpg"), image)
         assert cv2.imwrite(str(root / f"depths/a/{i}.png"), depth)
     return root
+
+
+def pytest_unconfigure(config):
+    config.lava_cache.cleanup()

@@ -84,6 +84,7 @@ class BankModel(Model):
             "canonical_focal_px": {n: own.canonical_px for n, own in given.items()},
             "input_size": {name: listed(own.wanted) for name, own in given.items()},
             "image_shrink": {name: own.shrink for name, own in given.items()},
+            "engine": "torch",
             "adapter": self.choice.adapter or NOT_GIVEN,
             "adapter_of": NOT_GIVEN if self.table is None else self.table.sha256,
             "route": self.choice.route,

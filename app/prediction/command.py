@@ -33,10 +33,11 @@ def run(
     Pictures that cannot be read are left out and named at the end, with exit code 1.
     """
     from app.prediction import several
-    from app.prediction.model import OneNetwork
+    from app.prediction.model import OneNetwork, computed
     from app.prediction.pictures import predict
     from app.publishing.handing_on import hand_on
     from app.quiet import quiet
+    from models.artefacts.engines import check_installed
     from models.artefacts.form import Asked
     from models.artefacts.opening import open_model
 
@@ -44,9 +45,10 @@ def run(
     if several.has_several(source, choice):
         several.run(source, choice, hand_over, prediction)
         return
+    check_installed(prediction.engine)
     opened = open_model(source.model, Asked(source.network, source.base))
     if hand_over.wanted:
         size = prediction.input_size(opened.image_size, opened.network.patch_px)
         hand_on(opened, hand_over, size)
     if prediction.images:
-        predict(OneNetwork(opened), prediction)
+        predict(OneNetwork(computed(opened, prediction)), prediction)

@@ -10,7 +10,7 @@ NEUTRAL = (
     *("batch_size", "workers", "accelerator", "devices"),
 )
 """Options that change which files are written, where, how fast: not what is in them."""
-RESOLVED = ("depth_scale", "size", "shrink", "points")
+RESOLVED = ("depth_scale", "size", "shrink", "points", "engine")
 """Options whose meaning for this model stands in their place."""
 NOT_GIVEN = "not given"
 DEFAULTS: dict[str, object] = {"points_sha256": NOT_GIVEN} | {

@@ -10,9 +10,12 @@ from lightning.pytorch import Trainer
 
 from app.prediction.options import Prediction
 from datamodules.batch import ImageInput
+from datamodules.errors import DataError
 from datamodules.files.pictures import Picture
 from datamodules.sizes import InputSize, Shrink
+from models.artefacts.engines import with_engine
 from models.artefacts.form import Opened
+from models.artefacts.programs import OnnxNetwork
 from models.networks.interface import DepthPredictor
 from models.networks.presets import Kind, Unit
 
@@ -92,6 +95,8 @@ class OneNetwork(Model):
         self.max_depth = spec.max_depth or 1.0
         self.patch_px = opened.network.patch_px
         self.image_input = opened.image_input
+        network = opened.network
+        self.engine = network.runner if isinstance(network, OnnxNetwork) else "torch"
 
     def about(self, prediction: Prediction) -> dict[str, object]:
         spec = self.opened.network.spec
@@ -105,6 +110,7 @@ class OneNetwork(Model):
             "canonical_focal_px": given.canonical_px,
             "input_size": listed(given.wanted),
             "image_shrink": given.shrink,
+            "engine": self.engine,
         }
 
     def given(
@@ -123,6 +129,31 @@ class OneNetwork(Model):
             network.spec.max_depth,
             network.canonical_focal_px,
             None if record is None else record.focals_px,
+        )
+
+
+def computed(opened: Opened, prediction: Prediction) -> Opened:
+    """The network by the engine that was asked for.
+
+    Raises:
+        ExportError: If that cannot compute it.
+    """
+    if prediction.engine is None:
+        return opened
+    size = prediction.input_size(opened.image_size, opened.network.patch_px)
+    return with_engine(opened, prediction.engine, size, print)
+
+
+def no_engine(prediction: Prediction) -> None:
+    """Refuse an engine where there are several adapters.
+
+    Raises:
+        DataError: Saying what to do.
+    """
+    if prediction.engine not in (None, "torch"):
+        raise DataError(
+            f"--engine {prediction.engine} computes one network, its adapter folded "
+            "in; with several adapters leave it out, or give one of them as --model"
         )
 
 

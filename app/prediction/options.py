@@ -17,6 +17,7 @@ from datamodules.sizes import (
     check_image_size,
     longest_side,
 )
+from models.artefacts import Engine
 from models.calibration import Fit
 from models.errors import ExportError
 from models.networks.presets import NetworkSpec
@@ -101,6 +102,7 @@ class Prediction:
     batch_size: int = 8
     workers: int = 2
     precision: Precision = "32-true"
+    engine: Engine | None = None
     accelerator: Accelerator = "auto"
     devices: str = "auto"
     overwrite: bool = False
@@ -110,6 +112,11 @@ class Prediction:
             raise DataError(
                 f"--batch-size {self.batch_size} must be at least 1 and --workers "
                 f"{self.workers} at least 0"
+            )
+        if self.engine in ("onnx", "openvino") and self.precision != "32-true":
+            raise DataError(
+                f"--engine {self.engine} computes in float32; leave --precision "
+                f"{self.precision} out, or give --engine torch"
             )
         if "glb" in self.formats:
             check_glb()
@@ -213,6 +220,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "colormap": get_args(Colormap),
     "exif": get_args(Exif),
     "precision": get_args(Precision),
+    "engine": get_args(Engine),
     "accelerator": get_args(Accelerator),
     "shrink": get_args(Shrink),
     "points_per": get_args(PointsPer),

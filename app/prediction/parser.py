@@ -64,6 +64,8 @@ HELP = {
     "batch_size": "Pictures at a time, of one shape.",
     "workers": "Processes that read pictures.",
     "precision": "Of the network's arithmetic.",
+    "engine": "What computes: torch; on a CPU also onnx (ONNX Runtime) or openvino, "
+    "from a program that is made once. By default torch, or onnx for a .onnx.",
     "accelerator": "cpu, gpu or auto.",
     "devices": "How many processors to share the pictures among.",
     "overwrite": "Predict again what is there already.",

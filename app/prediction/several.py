@@ -4,6 +4,7 @@ from pathlib import Path
 
 from app.prediction.bank_model import BankModel
 from app.prediction.choice import Choice, read_table
+from app.prediction.model import no_engine
 from app.prediction.options import HandOver, Prediction, Source
 from app.prediction.pictures import predict
 from app.publishing.handing_on import hand_on, hand_on_several
@@ -49,6 +50,7 @@ def run(
             "--network and --base are for one model; adapters say themselves which "
             "network they are for"
         )
+    no_engine(prediction)
     several = _opened(source.model, choice)
     names = ", ".join(several.adapters)
     base = None if choice.adapters is None else source.model

@@ -19,6 +19,7 @@ from datamodules.errors import DataError
 from datamodules.files.depths.writing import Colormap
 from datamodules.files.images.headers import Exif
 from datamodules.sizes import Shrink
+from models.artefacts import Engine
 
 KEYS, ADMIN = "LAVA_API_KEYS", "LAVA_ADMIN_TOKEN"
 """Environment variables; options would be seen by everybody on the machine."""
@@ -76,6 +77,7 @@ class Serving:
     exif: Exif = "apply"
     colormap: Colormap = "turbo"
     precision: Precision = "32-true"
+    engine: Engine | None = None
     accelerator: Accelerator = "auto"
     batch_size: int = 8
     workers_decode: int = 2
@@ -97,6 +99,7 @@ class Serving:
             exif=self.exif,
             colormap=self.colormap,
             precision=self.precision,
+            engine=self.engine,
             accelerator=self.accelerator,
             batch_size=self.batch_size,
         )
@@ -127,7 +130,8 @@ class Secrets:
 
 HELP = {
     **{name: PREDICTION_HELP[name] for name in ("model", "network", "base")},
-    **{name: PREDICTION_HELP[name] for name in ("size", "shrink", "exif", "precision")},
+    **{name: PREDICTION_HELP[name] for name in ("size", "shrink", "exif")},
+    **{name: PREDICTION_HELP[name] for name in ("precision", "engine")},
     "colormap": "Of the format color.",
     "adapters": PREDICTION_HELP["adapters"]
     + " A request names its own, ?adapter=NAME.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from app.prediction.model import computed, no_engine
 from app.prediction.options import Source
 from app.quiet import quiet
 from app.serving.app import create_app
@@ -15,6 +16,7 @@ from app.serving.options import Limits, Secrets, Serving
 from app.serving.service import DepthService
 from app.serving.shelf import Shelf
 from datamodules.errors import DataError
+from models.artefacts.engines import check_installed
 from models.artefacts.form import Asked
 from models.artefacts.mixed import is_mixed, read_mixed, read_several
 from models.artefacts.opening import open_model
@@ -58,8 +60,10 @@ def open_shelf(source: Source, serving: Serving) -> Shelf:
     path = Path(source.model).expanduser()
     mixed = is_mixed(path)
     if serving.adapters is None and not mixed:
+        check_installed(prediction.engine)
         opened = open_model(source.model, Asked(source.network, source.base))
-        return Shelf.of_network(opened, prediction)
+        return Shelf.of_network(computed(opened, prediction), prediction)
+    no_engine(prediction)
     if source.network is not None or source.base is not None:
         raise DataError(
             "--network and --base are for one model; adapters say themselves which "

@@ -7,11 +7,14 @@ since a command line wants the names alone.
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from models.artefacts.depth_adapter import DepthAdapter
     from models.artefacts.form import Asked, Form
+
+Engine = Literal["torch", "onnx", "openvino"]
+"""What can compute a network: see `engines.py`."""
 
 FORMS: dict[str, str] = {
     "depth-anything": "models.artefacts.merged",

@@ -4,23 +4,19 @@ What the program is stands in its own metadata, so that the file is enough.
 """
 
 import copy
-import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from datamodules.files.whole import write_json
-from datamodules.sizes import Shrink
-from models.artefacts.files import KEY, read_json
+from models.artefacts.files import KEY
 from models.artefacts.form import Asked, ExportOptions, Form, Opened
-from models.artefacts.published.identity import CONFIG_FILE, ONNX_FILE, stored_size
+from models.artefacts.programs import OnnxNetwork
+from models.artefacts.published.identity import CONFIG_FILE, ONNX_FILE
 from models.errors import ExportError
-from models.networks import NetworkError, NetworkSpec
 from models.networks.exportable import open_sizes
-from models.networks.interface import DepthPredictor, Network
+from models.networks.interface import Network
 from models.networks.presets import Unit
 
 OPSET = 20
@@ -30,85 +26,6 @@ WORDS: dict[Unit, str] = {
     "disparity": "affine disparity",
     "depth": "up to its scale",
 }
-
-
-class OnnxNetwork(DepthPredictor):
-    """An ONNX program in the place of a network: for prediction only.
-
-    Args:
-        path: A `.onnx` of ours.
-
-    Raises:
-        NetworkError: If it cannot be run, or does not say what it is.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        try:
-            import onnxruntime  # type: ignore[import-untyped]
-        except ModuleNotFoundError:
-            raise NetworkError(
-                f"{path} needs onnxruntime; pip install -e '.[export]'"
-            ) from None
-        try:
-            self.session = onnxruntime.InferenceSession(
-                path, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            # The runtime's errors have no common class but this.
-            reason = str(error).splitlines()[0]
-            raise NetworkError(
-                f"{path} is no ONNX program that can be run ({reason})"
-            ) from None
-        about = self._about(path)
-        with path.open("rb") as program:
-            self._sha256 = hashlib.file_digest(program, "sha256").digest()
-        self.patch_px = about.get("patch_px", 14)
-        self.image_mean = tuple(about["image_mean"])
-        self.image_std = tuple(about["image_std"])
-        self.image_size = stored_size(about["image_size"])
-        max_depth = about["max_depth"]
-        kind = "relative" if max_depth is None else "metric"
-        focal_px = about.get("canonical_focal_px")
-        self.spec = NetworkSpec(
-            kind=kind,  # type: ignore[arg-type]
-            max_depth=max_depth,
-            canonical_focal_px=focal_px,
-        )
-        self._unit = about.get("unit")
-        self.image_shrink: Shrink = about.get("image_shrink", "area")
-        half = "float16" in self.session.get_inputs()[0].type
-        self.dtype = torch.float16 if half else torch.float32
-
-    def get_extra_state(self) -> Tensor:
-        """The program's SHA-256, which stands for the weights in it."""
-        return torch.frombuffer(bytearray(self._sha256), dtype=torch.uint8)
-
-    @property
-    def unit(self) -> Unit:
-        # Exports up to November 2026 do not say it.
-        return self._unit or super().unit
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Depth (B, 1, H, W) float32 of normalised images (B, 3, H, W)."""
-        given = image.detach().cpu().to(self.dtype).numpy()
-        outputs = self.session.run(None, {"image": given})
-        return torch.from_numpy(outputs[0]).float().to(image.device)
-
-    def _about(self, path: Path) -> dict[str, Any]:
-        notes = self.session.get_modelmeta().custom_metadata_map
-        if KEY in notes:
-            about: dict[str, Any] = json.loads(notes[KEY])
-            return about
-        # Exports up to November 2026 have it beside the program alone.
-        config = path.with_name(CONFIG_FILE)
-        about = read_json(config, NetworkError) if config.is_file() else {}
-        if "image_mean" not in about:
-            raise NetworkError(
-                f"{path} does not say how its input is normalised; only programs that "
-                "--export-format onnx wrote can be opened"
-            )
-        return about
 
 
 class Onnx(Form):

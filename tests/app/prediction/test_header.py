@@ -25,6 +25,7 @@ OTHER = {
     "accelerator": "auto",
     "fov": "50",
     "assume_fov": "50",
+    "engine": "onnx",
 }
 """Where another value is no number."""
 MEANING = {
