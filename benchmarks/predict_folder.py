@@ -81,6 +81,13 @@ def timed(command: list[str]) -> tuple[float, float]:
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
+def by_engine(command: list[str], engine: str) -> list[str]:
+    """The command with an engine, and an output of its own."""
+    out = command.index("--output") + 1
+    own = [*command[:out], f"{command[out]}{engine}", *command[out + 1 :]]
+    return [*own, "--engine", engine]
+
+
 def main() -> None:
     """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(
@@ -93,6 +100,7 @@ def main() -> None:
     parser.add_argument("--network", default="S", choices=["tiny", "S", "B", "L"])
     parser.add_argument("--size", type=int, nargs=2, default=(266, 266))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--engines", nargs="*", default=[], help="Of predict.py, too.")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     where = machine("transformers", on_cuda=False)
@@ -121,20 +129,26 @@ def main() -> None:
                 theirs += [str(root / name), str(root / f"theirs{name}{number}")]
                 theirs += [str(rows), str(cols)]
                 # The first to grow shows in the children's maximum: ours goes first.
-                for who, command in (("predict.py", ours), ("pipeline", theirs)):
+                for who, command in {
+                    "predict.py": ours,
+                    **{e: by_engine(ours, e) for e in options.engines},
+                    "pipeline": theirs,
+                }.items():
                     took, peak = timed(command)
                     seconds.setdefault((who, name), []).append(took)
                     peaks.setdefault(who, peak)
                     if number == 0 and name == "many":
                         peaks[who] = peak
     table = []
-    for who in ("predict.py", "pipeline"):
+    for who in ("predict.py", *options.engines, "pipeline"):
         start = statistics.median(seconds[who, "one"])
         whole = statistics.median(seconds[who, "many"])
         rate = options.images / (whole - start)
         table.append(Row(who, start, rate, peaks[who]))
         print(table[-1])
-    print(f"ratio of images/s: {table[0].images_per_s / table[1].images_per_s:.2f}")
+    for row in table[:-1]:
+        ratio = row.images_per_s / table[-1].images_per_s
+        print(f"ratio of images/s, {row.name}: {ratio:.2f}")
     if options.json is not None:
         rows_of = [asdict(row) for row in table]
         write_json(options.json, {"machine": where, "rows": rows_of})

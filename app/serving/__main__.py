@@ -16,12 +16,19 @@ def main(args: list[str] | None = None) -> None:
     """Serve with `args` or the command line, until SIGTERM or Ctrl-C."""
     source, serving, limits = parse(args)
     secrets = Secrets.of_environment()
-    if missing := [name for name in NEEDS if find_spec(name) is None]:
-        raise DataError(
-            f"serving needs {', '.join(missing)}; pip install -e '.[serve]'"
-        )
+    check_installed(NEEDS, "serve")
     check_source(source.model)
     run(source, serving, limits, secrets)
+
+
+def check_installed(packages: tuple[str, ...], extra: str) -> None:
+    """Refuse to begin without an extra of this project.
+
+    Raises:
+        DataError: Saying what to install.
+    """
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise DataError(f"this needs {', '.join(missing)}; pip install -e '.[{extra}]'")
 
 
 def run(source: Source, serving: Serving, limits: Limits, secrets: Secrets) -> None:

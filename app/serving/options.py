@@ -152,15 +152,24 @@ TYPES = {
 }
 
 
-def parse(args: list[str] | None) -> tuple[Source, Serving, Limits]:
+def parse(
+    args: list[str] | None,
+    program: str = "python -m app.serving",
+    description: str = DESCRIPTION,
+) -> tuple[Source, Serving, Limits]:
     """Which network, where, how, and how much.
+
+    Args:
+        args: None for the command line's.
+        program: For the help text, as is the next.
+        description: What it does.
 
     Raises:
         UserError: For values that no parser's type tells apart.
     """
     parser = OneLine(
-        "python -m app.serving",
-        description=DESCRIPTION,
+        program,
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for kind in (Source, Serving, Limits):

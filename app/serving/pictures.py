@@ -2,7 +2,7 @@
 
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -125,7 +125,13 @@ def decode(content: bytes, name: str, exif: Exif, max_pixels: int) -> Decoded:
         raise RefusedError(413, f"{name} does not fit into memory") from None
 
 
-def prepare(decoded: Decoded, wanted: Wanted, shelf: Shelf, shelved: Shelved) -> Ready:
+def prepare(
+    decoded: Decoded,
+    wanted: Wanted,
+    formats: Sequence[Format | None],
+    shelf: Shelf,
+    shelved: Shelved,
+) -> Ready:
     """A picture as the network reads it, as `predict.py` has it.
 
     Raises:
@@ -136,11 +142,12 @@ def prepare(decoded: Decoded, wanted: Wanted, shelf: Shelf, shelved: Shelved) ->
     shape = input_size(size, given.wanted, shelf.network.patch_px)
     camera = wanted.camera
     intrinsics = camera.intrinsics(size, decoded.focal_px)
-    if intrinsics is None and wanted.format in COLOURED:
+    coloured = [kind for kind in formats if kind in COLOURED]
+    if intrinsics is None and coloured:
         raise RefusedError(
             422,
             f"{path} has no focal length in its EXIF data; give fx (pixels) or fov "
-            f"(degrees), or another format than {wanted.format}",
+            f"(degrees), or another format than {coloured[0]}",
         )
     factor = None
     if given.canonical_px is not None:
@@ -155,7 +162,7 @@ def prepare(decoded: Decoded, wanted: Wanted, shelf: Shelf, shelved: Shelved) ->
     return Ready(
         image,
         size,
-        pixels if wanted.format in COLOURED else None,
+        pixels if coloured else None,
         intrinsics,
         camera.assumes(decoded.focal_px),
         factor,
@@ -195,14 +202,14 @@ def check_format(wanted: Format | None, shelf: Shelf, shelved: Shelved) -> None:
 
 
 def encode(
-    depth: Tensor, ready: Ready, wanted: Wanted, notes: Mapping[str, Any]
+    depth: Tensor, ready: Ready, kind: Format | None, notes: Mapping[str, Any]
 ) -> Answer:
     """The file that `predict.py` would have written.
 
     Args:
         depth: (h, w) at the network's size.
         ready: What was predicted.
-        wanted: In which format.
+        kind: In which format; None for the numbers about it alone.
         notes: What else is known of it.
 
     Raises:
@@ -216,7 +223,6 @@ def encode(
         raise RefusedError(500, str(error)) from None
     about = summary(sized, ready.intrinsics, assumed=ready.focal_is_assumed)
     about |= {"adapter": own.name, "generation": own.generation, **notes}
-    kind = wanted.format
     if kind is None:
         return Answer(None, 0, "application/json", about)
     pixels = ready.pixels if ready.pixels is not None else np.empty((0, 0, 3), np.uint8)

@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.prediction.model import computed, no_engine
@@ -27,8 +29,21 @@ HEAD_S = 10.0
 """In which the head of a request must have come."""
 
 
-def serve(source: Source, serving: Serving, limits: Limits, secrets: Secrets) -> None:
+def serve(
+    source: Source,
+    serving: Serving,
+    limits: Limits,
+    secrets: Secrets,
+    page: Callable[[FastAPI, DepthService], FastAPI] = lambda app, service: app,
+) -> None:
     """Listen until SIGTERM or Ctrl-C; those who were let in are answered first.
+
+    Args:
+        source: Which network.
+        serving: Where, and how.
+        limits: What is refused.
+        secrets: Who may ask, and who may change adapters.
+        page: Puts more on top of the application.
 
     Raises:
         UserError: If the port is taken, or the model cannot be opened.
@@ -38,7 +53,7 @@ def serve(source: Source, serving: Serving, limits: Limits, secrets: Secrets) ->
         shelf = open_shelf(source, serving)
         service = DepthService(shelf, serving, limits, Metrics())
         folder = serving.adapters and Path(serving.adapters).expanduser()
-        app = create_app(service, folder or None, limits, secrets)
+        app = page(create_app(service, folder or None, limits, secrets), service)
         config = uvicorn.Config(
             app,
             http=HeadInTime,

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from app.prediction.data import BATCH_PIXELS
+from app.prediction.options import Format
 from app.prediction.predictor import of_cameras
 from app.serving.batcher import Batcher
 from app.serving.metrics import Metrics
@@ -29,7 +31,7 @@ from app.serving.pictures import (
 )
 from app.serving.pool import Pool
 from app.serving.refusals import RefusedError
-from app.serving.shelf import Shelf, Shelved
+from app.serving.shelf import Shelf
 from datamodules.files.images.decoding import Decoded
 from models.router import Choice as Routed
 from models.router import pooled_features
@@ -72,8 +74,8 @@ class DepthService:
         self.batcher.start()
         first, content = self.shelf.plain or self.shelf.all()[0], blank()
         wanted = Wanted("npy", adapter=first.name)
-        decoded = self._decoder(content, wanted)()
-        ready = prepare(decoded, wanted, self.shelf, first)
+        decoded = decode(content, "", "apply", self.limits.max_pixels)
+        ready = prepare(decoded, wanted, ["npy"], self.shelf, first)
         await self.batcher.measure(ready, ready.pixels_in)
         due = asyncio.get_running_loop().time() + LONG_S
         await self.depth(content, wanted, due)
@@ -104,27 +106,52 @@ class DepthService:
             )
 
     async def depth(self, content: bytes, wanted: Wanted, due: float) -> Answer:
-        """The answer to one request.
+        """The answer to one request: `answers` in one format."""
+        (answer,) = await self.answers(content, wanted, [wanted.format], due)
+        return answer
+
+    async def answers(
+        self,
+        content: bytes,
+        wanted: Wanted,
+        formats: Sequence[Format | None],
+        due: float,
+    ) -> list[Answer]:
+        """One prediction in several formats.
 
         Args:
             content: A picture's file.
-            wanted: Which adapter, which format, which camera.
+            wanted: Which adapter, which camera.
+            formats: None for the numbers about the prediction alone.
             due: On the loop's clock.
 
         Raises:
             RefusedError: Whatever is wrong with it, or with its time.
         """
-        if wanted.route:
-            decoded = await self.decoding.run(self._decoder(content, wanted), due)
-            found = await self._routed(decoded, due)
-            notes = {"unit": self.shelf.unit, "confidence": found.confidence}
-            with self.shelf.taken(found.adapter) as shelved:
-                check_format(wanted.format, self.shelf, shelved)
-                return await self._depth(decoded, wanted, shelved, notes, due)
-        with self.shelf.taken(wanted.adapter) as shelved:
-            decoded = await self.decoding.run(self._decoder(content, wanted), due)
-            notes = {"unit": self.shelf.unit}
-            return await self._depth(decoded, wanted, shelved, notes, due)
+        exif, most = self.shelf.prediction.exif, self.limits.max_pixels
+        opened = partial(decode, content, wanted.filename, exif, most)
+        notes: dict[str, Any] = {"unit": self.shelf.unit}
+        name = wanted.adapter
+        with ExitStack() as stack:
+            if not wanted.route:
+                shelved = stack.enter_context(self.shelf.taken(name))
+            decoded = await self.decoding.run(opened, due)
+            if wanted.route:
+                found = await self._routed(decoded, due)
+                notes["confidence"] = found.confidence
+                shelved = stack.enter_context(self.shelf.taken(found.adapter))
+            for kind in formats:
+                check_format(kind, self.shelf, shelved)
+            work = partial(prepare, decoded, wanted, formats, self.shelf, shelved)
+            ready = await self.decoding.run(work, due)
+            began = time.monotonic()
+            depth = await self.batcher.submit(ready.shape, ready, ready.pixels_in, due)
+            self.metrics.taken("predict")(time.monotonic() - began)
+            assert isinstance(depth, Tensor)
+            return [
+                await self.encoding.run(partial(encode, depth, ready, kind, notes), due)
+                for kind in formats
+            ]
 
     @torch.inference_mode()
     def predict(self, batch: Sequence[Ready | Routing]) -> list[Tensor | Routed]:
@@ -157,28 +184,6 @@ class DepthService:
             raise RefusedError(
                 503, f"a batch has taken {stuck_s:.0f} s more than it should", 10.0
             )
-
-    def _decoder(self, content: bytes, wanted: Wanted) -> Callable[[], Decoded]:
-        exif, most = self.shelf.prediction.exif, self.limits.max_pixels
-        return partial(decode, content, wanted.filename, exif, most)
-
-    async def _depth(
-        self,
-        decoded: Decoded,
-        wanted: Wanted,
-        shelved: Shelved,
-        notes: Mapping[str, Any],
-        due: float,
-    ) -> Answer:
-        work = partial(prepare, decoded, wanted, self.shelf, shelved)
-        ready = await self.decoding.run(work, due)
-        began = time.monotonic()
-        depth = await self.batcher.submit(ready.shape, ready, ready.pixels_in, due)
-        self.metrics.taken("predict")(time.monotonic() - began)
-        assert isinstance(depth, Tensor)
-        return await self.encoding.run(
-            partial(encode, depth, ready, wanted, notes), due
-        )
 
     async def _routed(self, decoded: Decoded, due: float) -> Routed:
         asked = await self.decoding.run(partial(to_route, decoded, self.shelf), due)

@@ -11,7 +11,7 @@ from app.prediction.command import main
 from app.prediction.header import NEUTRAL
 from app.prediction.options import Prediction, flag
 from models.artefacts.merged import save_network
-from tests.conftest import random_tiny
+from tests.conftest import onnx_of_any_size, random_tiny
 
 OTHER = {
     "depth_scale": "256",
@@ -59,7 +59,7 @@ def changed(option):
 
 
 OPTIONS = [
-    option
+    pytest.param(option, marks=onnx_of_any_size if option.name == "engine" else ())
     for option in dataclasses.fields(Prediction)
     # Those of known points belong together: `test_points.py` changes them.
     if option.name != "images" and not option.name.startswith("points")

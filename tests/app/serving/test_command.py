@@ -17,10 +17,10 @@ from app.serving.__main__ import main
 ROOT = Path(__file__).parents[3]
 
 
-def start(root, *more, **environment):
+def start(root, *more, module="app.serving", **environment):
     fixed = ["--model", str(root / "base"), "--port", "0", "--accelerator", "cpu"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "app.serving", *fixed, *more],
+        [sys.executable, "-m", module, *fixed, *more],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
