@@ -1,8 +1,8 @@
 """The service as an application of FastAPI."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from app.serving.access import Access
 from app.serving.admin_routes import admin_routes
 from app.serving.depth_routes import depth_routes
+from app.serving.folder_watch import FolderWatch
 from app.serving.middleware import Watch
 from app.serving.options import Limits, Secrets
 from app.serving.refusals import RefusedError
@@ -21,21 +22,30 @@ from app.serving.state_routes import state_routes
 
 
 def create_app(
-    service: DepthService, folder: Path | None, limits: Limits, secrets: Secrets
+    service: DepthService,
+    watch: FolderWatch | None,
+    limits: Limits,
+    secrets: Secrets,
+    *,
+    shared: bool = False,
 ) -> FastAPI:
     """The application around a service, which it starts and stops.
 
     Args:
         service: Not yet started.
-        folder: Below which adapters may be loaded.
+        watch: The folder of its adapters.
         limits: What is refused.
         secrets: Who may ask, and who may change adapters.
+        shared: Whether it is one of several, whose adapters are those of the folder.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        looking = asyncio.create_task(watch.run()) if watch is not None else None
         yield
+        if looking is not None:
+            looking.cancel()
         await service.stop()
 
     # Its pages of documentation load scripts from elsewhere; /openapi.json does not.
@@ -43,7 +53,9 @@ def create_app(
     access = Access(secrets)
     app.include_router(depth_routes(service, limits, access))
     app.include_router(state_routes(service, access))
-    app.include_router(admin_routes(service.shelf, folder, limits, access))
+    if not shared:
+        folder = None if watch is None else watch.folder
+        app.include_router(admin_routes(service.shelf, folder, limits, access))
     app.add_exception_handler(RefusedError, _problem)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)

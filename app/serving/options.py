@@ -70,6 +70,8 @@ class Serving:
     """Where to serve, and how."""
 
     adapters: str | None = None
+    rescan: float = 0.0
+    """Seconds between one look into that folder and the next; 0 for none."""
     host: str = "127.0.0.1"
     port: int = 8000
     size: str | None = None
@@ -85,6 +87,11 @@ class Serving:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
             raise DataError(f"--port {self.port} is no port; give one up to 65535")
+        if self.rescan < 0 or (self.rescan and self.adapters is None):
+            raise DataError(
+                f"--rescan {self.rescan:g} must be at least 0 seconds, and needs "
+                "--adapters DIR"
+            )
         if self.workers_decode < 1:
             raise DataError(
                 f"--workers-decode {self.workers_decode} must be at least 1"
@@ -135,6 +142,8 @@ HELP = {
     "colormap": "Of the format color.",
     "adapters": PREDICTION_HELP["adapters"]
     + " A request names its own, ?adapter=NAME.",
+    "rescan": "Look into that folder every so many seconds, load what is new or "
+    "changed, and remove what has gone; 0 for never.",
     "host": "Address to listen at; 0.0.0.0 lets other machines in.",
     "port": "Likewise; 0 takes a free one.",
     "accelerator": "cpu, gpu or auto.",
@@ -148,6 +157,7 @@ HELP = {
 }
 TYPES = {
     **dict.fromkeys(("port", "batch_size", "workers_decode", "max_requests"), int),
+    "rescan": float,
     **dict.fromkeys(("deadline", "max_mb", "max_adapter_mb", "max_megapixels"), float),
 }
 

@@ -13,6 +13,7 @@ from app.prediction.model import computed, no_engine
 from app.prediction.options import Source
 from app.quiet import quiet
 from app.serving.app import create_app
+from app.serving.folder_watch import FolderWatch
 from app.serving.metrics import Metrics
 from app.serving.options import Limits, Secrets, Serving
 from app.serving.service import DepthService
@@ -50,10 +51,8 @@ def serve(
     """
     quiet()
     with _listening(serving) as listening:
-        shelf = open_shelf(source, serving)
-        service = DepthService(shelf, serving, limits, Metrics())
-        folder = serving.adapters and Path(serving.adapters).expanduser()
-        app = page(create_app(service, folder or None, limits, secrets), service)
+        service, watch = open_service(source, serving, limits)
+        app = page(create_app(service, watch, limits, secrets), service)
         config = uvicorn.Config(
             app,
             http=HeadInTime,
@@ -63,6 +62,22 @@ def serve(
         host, port = listening.getsockname()[:2]
         print(f"serving {source.model} at http://{host}:{port}", flush=True)
         uvicorn.Server(config).run([listening])
+
+
+def open_service(
+    source: Source, serving: Serving, limits: Limits
+) -> tuple[DepthService, FolderWatch | None]:
+    """A service that is not yet started, and the folder of its adapters.
+
+    Raises:
+        UserError: As `open_shelf`.
+    """
+    shelf = open_shelf(source, serving)
+    service = DepthService(shelf, serving, limits, Metrics())
+    if serving.adapters is None:
+        return service, None
+    folder = Path(serving.adapters).expanduser()
+    return service, FolderWatch(shelf, folder, serving.rescan)
 
 
 def open_shelf(source: Source, serving: Serving) -> Shelf:

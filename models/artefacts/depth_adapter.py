@@ -41,7 +41,9 @@ class DepthAdapter(OpenedAdapter):
         whole = record.base.part == "network"
         return cls(
             config=record.adapter,
-            tensors=tensors,
+            # Those of a checkpoint are mapped: a file that is written over later would
+            # end the process.
+            tensors={name: tensor.clone() for name, tensor in tensors.items()},
             base_sha256=record.base_sha256,
             base_part="" if whole else record.family.encoder_name,
             source=source,

@@ -45,9 +45,15 @@ def save_tensors(
 
 
 def read_tensors(
-    path: Path, error: type[UserError]
+    path: Path, error: type[UserError], *, mapped: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file.
+
+    Args:
+        path: Of the file.
+        error: What to raise.
+        mapped: Do not read them yet, for who copies them at once: a mapped file that
+            somebody writes over ends the process that looks into it.
 
     Raises:
         error: If the file is missing, cut off or no safetensors file.
@@ -55,6 +61,8 @@ def read_tensors(
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if not mapped:
+                tensors = {name: tensor.clone() for name, tensor in tensors.items()}
             return tensors, dict(file.metadata() or {})
     except (OSError, SafetensorError, ValueError) as problem:
         raise error(

@@ -56,7 +56,7 @@ class Peft(Form):
         self, path: Path, asked: Asked
     ) -> tuple[DepthNetwork, DepthRecord | None]:
         """The plain network that an adapter is for, and its record."""
-        notes = read_tensors(path / WEIGHTS_FILE, AdapterError)[1]
+        notes = read_tensors(path / WEIGHTS_FILE, AdapterError, mapped=True)[1]
         if KEY in notes and asked.base is None:
             record = DepthRecord.from_dict(json.loads(notes[KEY]))
             network = record.load_base()

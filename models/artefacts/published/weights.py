@@ -211,7 +211,7 @@ def _content(path: Path) -> object:
     if path.is_dir():
         path = _weights_in(path)
     if path.suffix == ".safetensors":
-        return read_tensors(path, NetworkError)[0]
+        return read_tensors(path, NetworkError, mapped=True)[0]
     content = read_torch(path, NetworkError)
     if isinstance(content, Mapping) and KEY in content:
         if content[KEY]["adapter"] is not None:

@@ -3,17 +3,14 @@
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import uvicorn
 
 from app.prediction.options import Source
 from app.serving.app import create_app
-from app.serving.metrics import Metrics
 from app.serving.options import Limits, Secrets, Serving
-from app.serving.server import HeadInTime, open_shelf
-from app.serving.service import DepthService
+from app.serving.server import HeadInTime, open_service
 
 
 @contextmanager
@@ -30,9 +27,8 @@ def served(model, adapters=None, limits=None, secrets=None, slow_s=0.0, **servin
     """
     limits, secrets = limits or Limits(), secrets or Secrets()
     folder = None if adapters is None else str(adapters)
-    options = Serving(folder, port=0, accelerator="cpu", **serving)
-    shelf = open_shelf(Source(str(model)), options)
-    service = DepthService(shelf, options, limits, Metrics())
+    options = Serving(adapters=folder, port=0, accelerator="cpu", **serving)
+    service, watch = open_service(Source(str(model)), options, limits)
     if slow_s:
         compute = service.batcher.compute
 
@@ -41,8 +37,7 @@ def served(model, adapters=None, limits=None, secrets=None, slow_s=0.0, **servin
             return compute(batch)
 
         service.batcher.compute = slow
-    below = None if adapters is None else Path(adapters)
-    app = create_app(service, below, limits, secrets)
+    app = create_app(service, watch, limits, secrets)
     config = uvicorn.Config(
         app,
         port=0,

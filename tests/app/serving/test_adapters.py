@@ -125,6 +125,33 @@ def test_token__is_asked_for(own):
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
+def test_folder__is_followed(root, picture, tmp_path):
+    folder = tmp_path / "adapters"
+    shutil.copytree(root / "adapters", folder)
+    with served(root / "base", folder, rescan=0.05) as client:
+
+        def until(adapter, wanted):
+            for _ in range(200):
+                found = npy(client, picture, adapter)
+                if found == wanted:
+                    return True
+                time.sleep(0.05)
+            return False
+
+        rooms, streets = (npy(client, picture, name) for name in ("rooms", "streets"))
+        shutil.copytree(folder / "rooms", folder / "new")
+        assert until("new", rooms)
+        shutil.copytree(folder / "streets", folder / "new", dirs_exist_ok=True)
+        assert until("new", streets)
+        # What cannot be loaded changes nothing.
+        (folder / "new/adapter.safetensors").write_bytes(b"junk")
+        time.sleep(0.3)
+        assert npy(client, picture, "new") == streets
+        shutil.rmtree(folder / "new")
+        assert until("new", 404)
+        assert npy(client, picture, "rooms") == rooms
+
+
 def changing(client, folder, seconds):
     """Loads one of two adapters under one name again and again, and removes it."""
     uploads = [files(folder / name) for name in ("rooms", "streets")]

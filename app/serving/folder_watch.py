@@ -1,0 +1,68 @@
+"""Adapters as a folder has them: what several machines share is loaded by each."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from app.serving.refusals import RefusedError
+from app.serving.shelf import Shelf
+from datamodules.errors import UserError
+from models.artefacts.opening import open_adapter
+from models.artefacts.published.identity import ADAPTER_FILES
+
+LOG = logging.getLogger("uvicorn.error")
+Stamp = tuple[tuple[str, int, int], ...]
+"""Name, size and time of change of each file of an adapter."""
+
+
+class FolderWatch:
+    """Loads adapters that are new or changed in a folder, and removes those that went.
+
+    Args:
+        shelf: Has at the beginning what the folder has.
+        folder: With a folder of each adapter.
+        seconds: Between one look and the next; 0 for none.
+    """
+
+    def __init__(self, shelf: Shelf, folder: Path, seconds: float) -> None:
+        self.shelf, self.folder, self.seconds = shelf, folder, seconds
+        self._known = self._stamps() if seconds else {}
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        while self.seconds:
+            await asyncio.sleep(self.seconds)
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Let the shelf have what the folder has.
+
+        What cannot be loaded is said once, and what was there before stays.
+        """
+        found = self._stamps()
+        for name in self._known.keys() - found.keys():
+            try:
+                self.shelf.remove(name)
+                LOG.info("adapter %s: its folder has gone, removed", name)
+            except RefusedError:
+                pass  # somebody else removed it
+        for name, stamp in found.items():
+            if self._known.get(name) == stamp:
+                continue
+            try:
+                shelved = self.shelf.put(name, open_adapter(self.folder / name))
+                LOG.info("adapter %s: generation %d", name, shelved.generation)
+            except (UserError, RefusedError) as error:
+                LOG.error("adapter %s stays as it was: %s", name, error)
+        self._known = found
+
+    def _stamps(self) -> dict[str, Stamp]:
+        found: dict[str, Stamp] = {}
+        for kind in ADAPTER_FILES:
+            for path in self.folder.glob(f"*/{kind}"):
+                stamps = []
+                for file in sorted(path.parent.iterdir()):
+                    stat = file.stat()
+                    stamps.append((file.name, stat.st_size, stat.st_mtime_ns))
+                found[path.parent.name] = tuple(stamps)
+        return found
