@@ -35,7 +35,12 @@ def test_replica__killed_under_load_and_answers_go_on(root, picture, monkeypatch
         refused = alone.post("/v1/depth?adapter=attic", content=picture)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     environment = {"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}}
-    ray.init(num_cpus=4, include_dashboard=False, runtime_env=environment)
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        runtime_env=environment,
+        _node_ip_address="127.0.0.1",
+    )
     try:
         port = free_port()
         options = Serving(str(root / "adapters"), port=port, accelerator="cpu")
