@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datamodules.commonsense import CommonsenseDataModule
     from datamodules.folder import FolderDataModule
     from datamodules.kitti import KITTIDataModule
     from datamodules.mixed import MixedDataModule
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from datamodules.synthetic import SyntheticDataModule
 
 __all__ = [
+    "CommonsenseDataModule",
     "FolderDataModule",
     "KITTIDataModule",
     "MixedDataModule",
@@ -18,6 +20,7 @@ __all__ = [
     "SyntheticDataModule",
 ]
 _HOMES = {
+    "CommonsenseDataModule": "commonsense",
     "FolderDataModule": "folder",
     "KITTIDataModule": "kitti",
     "MixedDataModule": "mixed",

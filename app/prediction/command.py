@@ -46,7 +46,7 @@ def run(
         return
     opened = open_model(source.model, Asked(source.network, source.base))
     if hand_over.wanted:
-        size = prediction.input_size(opened.image_size, opened.network.patch_px)
+        size = opened.export_size(prediction.input_size)
         hand_on(opened, hand_over, size)
     if prediction.images:
-        predict(OneNetwork(opened), prediction)
+        predict(OneNetwork(opened.for_pictures()), prediction)

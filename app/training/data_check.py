@@ -1,6 +1,7 @@
 """A check of the data: what train.py check prints, and a glance before fit."""
 
 import sys
+from functools import singledispatch
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -9,6 +10,8 @@ from app.errors import fail
 from datamodules.base import DepthDataModule
 from datamodules.splits import Split
 from datamodules.survey import Survey, survey, suspicions, unread, unusable
+from datamodules.task_data import TaskDataModule
+from models.errors import OptionError
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 BINS, BAR = 10, 40
@@ -43,13 +46,19 @@ class DataCheck(Callback):
                 print(f"warning: {named} (train.py check says more)", file=sys.stderr)
 
 
-def check_data(data: DepthDataModule, frames: int) -> None:
+@singledispatch
+def check_data(data: TaskDataModule, frames: int) -> None:
     """Print what the data look like, and end with one line if they cannot be used.
 
     Args:
         data: Of any kind; of mixed data each source is looked at.
         frames: At most so many are looked at, for training.
     """
+    raise OptionError(f"there is no check of {type(data).__name__}; train on them")
+
+
+@check_data.register
+def _(data: DepthDataModule, frames: int) -> None:
     data.prepare_data()
     for name, part in data.parts.items():
         if name:

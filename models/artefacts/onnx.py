@@ -111,7 +111,7 @@ class OnnxNetwork(DepthPredictor):
         return about
 
 
-class Onnx(Form):
+class Onnx(Form[Opened]):
     """Runs anywhere; cannot be trained, exported or pushed again."""
 
     name = "onnx"
