@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from datamodules.kitti import KITTIDataModule
     from datamodules.mixed import MixedDataModule
     from datamodules.nyu import NYUDataModule
+    from datamodules.objects import ObjectsDataModule
     from datamodules.synthetic import SyntheticDataModule
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "KITTIDataModule",
     "MixedDataModule",
     "NYUDataModule",
+    "ObjectsDataModule",
     "SyntheticDataModule",
 ]
 _HOMES = {
@@ -25,6 +27,7 @@ _HOMES = {
     "KITTIDataModule": "kitti",
     "MixedDataModule": "mixed",
     "NYUDataModule": "nyu",
+    "ObjectsDataModule": "objects",
     "SyntheticDataModule": "synthetic",
 }
 

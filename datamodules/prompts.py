@@ -15,7 +15,7 @@ indents all but the first line."""
 
 
 def prompt_of(row: Instruction, name: PromptName, *, training: bool) -> str:
-    """Everything before the answer.
+    """Everything before the answer; nothing of a row that is plain text.
 
     Args:
         row: What is asked.
@@ -26,6 +26,8 @@ def prompt_of(row: Instruction, name: PromptName, *, training: bool) -> str:
     Raises:
         DataError: For another name.
     """
+    if not row.instruction:
+        return ""
     parts = [("Instruction", row.instruction), ("Input", row.input)]
     parts = [(head, text) for head, text in parts if text]
     first = f"{PAIRED if row.input else TASK}. {RESPOND}"

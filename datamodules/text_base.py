@@ -75,6 +75,8 @@ class TextDataModule(TaskDataModule):
         self.on_long: OnLong = on_long or ("error" if prompt == "clean" else "cut")
         self.cut: Cut | None = None
         """What the cutoff did to the training rows; None before they are read."""
+        self.questions: dict[str, list[Question]] = {}
+        """What is tested, by task."""
         self._rows: dict[Part, list[Tokens]] = {}
 
     def rows(self, part: Part) -> dict[str, list[Instruction]]:
@@ -92,19 +94,8 @@ class TextDataModule(TaskDataModule):
 
     def labels(self, task: str) -> tuple[str, ...]:
         """All that a task's answers may be, for finding one in a text."""
-        asked = self.questions(task)
+        asked = self.questions[task]
         return tuple(dict.fromkeys(o for one in asked for o in one.options))
-
-    def questions(self, task: str) -> list[Question]:
-        """Those of a task that is tested."""
-        found = (row.question for row in self._rows["test"])
-        return [one for one in found if one is not None and one.task == task]
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Those that are tested, in order."""
-        asked = (row.question for row in self._rows["test"])
-        return tuple(dict.fromkeys(one.task for one in asked if one is not None))
 
     def about(self) -> dict[str, Any]:
         """What a record says of the text that was trained on."""
@@ -185,6 +176,7 @@ class TextDataModule(TaskDataModule):
                 f"{task}: row {number} has no options to score; end its instruction "
                 'with "Answer format: a/b", or give it `options`'
             )
+        self.questions[task] = asked
         prompts = [torch.tensor(one.prompt) for one in asked]
         return [Tokens(p, p, one) for p, one in zip(prompts, asked, strict=True)]
 

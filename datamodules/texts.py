@@ -64,15 +64,13 @@ class Encoder:
     """Tokens of a row in training, at most."""
 
     def rows(self, rows: Sequence[Instruction]) -> list[tuple[list[int], int]]:
-        """Tokens of whole rows, uncut, and how many of them are the prompt's."""
+        """Tokens of whole rows, uncut, and how many of them are not in the loss."""
         prompts = [prompt_of(row, self.prompt, training=True) for row in rows]
         end = [self.tokenizer.eos_token_id]
         if self.prompt == "compatible":
             # Published: prompt and answer in one, all of it in the loss.
             whole = [p + row.output for p, row in zip(prompts, rows, strict=True)]
-            plain = [self._plain(ids) for ids in self._ids(whole)]
-            starts = [len(self._plain(ids)) for ids in self._ids(prompts)]
-            return [(ids + end, n) for ids, n in zip(plain, starts, strict=True)]
+            return [(self._plain(ids) + end, 0) for ids in self._ids(whole)]
         before = [self._plain(ids) for ids in self._ids(prompts)]
         after = self._ids([row.output for row in rows], special=False)
         pairs = zip(before, after, strict=True)
@@ -99,8 +97,13 @@ class Encoder:
     def _ids(self, texts: list[str], *, special: bool = True) -> list[list[int]]:
         if not texts:
             return []
-        options = {"add_special_tokens": special, "verbose": False}
-        found: list[list[int]] = self.tokenizer(texts, **options)["input_ids"]
+        found: list[list[int]] = self.tokenizer(
+            texts,
+            add_special_tokens=special,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
         return found
 
     def _plain(self, ids: list[int]) -> list[int]:
@@ -131,20 +134,15 @@ def fitted(
         DataError: If rows are longer and that is to be an error, or none is left.
     """
     cutoff, whole = encoder.cutoff, encoder.prompt == "compatible"
-    # The published code adds an end of text only where there is room for it.
+    # Published: an end of text only where there is room for it.
     longer = [i for i, (ids, _) in enumerate(encoded) if len(ids) - int(whole) > cutoff]
     if longer and on_long == "error":
-        ids, start = encoded[longer[0]]
         raise DataError(
-            f"{source}: row {longer[0] + 1} has {len(ids)} tokens, {start} of them "
-            f"prompt, and {len(longer)} rows are longer than data.cutoff {cutoff}; "
-            "give a larger one, or leave them out with --data.on_long skip"
+            f"{source}: row {longer[0] + 1} has {len(encoded[longer[0]][0])} tokens, "
+            f"and {len(longer)} rows are longer than data.cutoff {cutoff}; give a "
+            "larger one, or leave them out with --data.on_long skip"
         )
-    gone = {
-        i
-        for i in longer
-        if on_long == "skip" or (not whole and encoded[i][1] >= cutoff)
-    }
+    gone = {i for i in longer if on_long == "skip" or encoded[i][1] >= cutoff}
     found: list[Tokens | None] = []
     for i, (ids, start) in enumerate(encoded):
         if i in gone:
@@ -152,8 +150,7 @@ def fitted(
             continue
         tokens = torch.tensor(ids[:cutoff])
         labels = tokens.clone()
-        if not whole:
-            labels[:start] = IGNORED
+        labels[:start] = IGNORED
         found.append(Tokens(tokens, labels))
     if not len(encoded) - len(gone):
         raise DataError(

@@ -62,11 +62,6 @@ class LanguageModule(TaskModule):
     ) -> None:
         found = load_causal(weights, dtype, random=random_weights)
         network = found.network
-        if adapter is None and found.spec.dtype != "float32":
-            raise OptionError(
-                f"the small steps of a whole model (adapter: null) are lost in "
-                f"{found.spec.dtype}; set model.dtype to float32, or give an adapter"
-            )
         record = LanguageRecord(
             network=found.spec,
             config=plain_config(network),
@@ -79,7 +74,9 @@ class LanguageModule(TaskModule):
             adapt(network, adapter)
         if gradient_checkpointing:
             whole: Any = network
-            whole.gradient_checkpointing_enable({"use_reentrant": False})
+            names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+            enable = next(getattr(whole, n) for n in names if hasattr(whole, n))
+            enable({"use_reentrant": False})
         super().__init__(network, record, optimisation)
         self.tokenizer: Any = found.tokenizer
         self._tally = Tally()
@@ -94,6 +91,18 @@ class LanguageModule(TaskModule):
         )
         logits: Tensor = out.logits
         return logits
+
+    def on_fit_start(self) -> None:
+        dtype = self.record.network.dtype
+        if self.record.adapter is None and dtype != "float32":
+            raise OptionError(
+                f"the small steps of a whole model (adapter: null) are lost in "
+                f"{dtype}; set model.dtype to float32, or give an adapter"
+            )
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._rows.clear()  # of the beginning
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         size = len(batch["labels"])
@@ -127,17 +136,20 @@ class LanguageModule(TaskModule):
         self._rows["val"] = {"loss": total / tokens}
         for _, row in self._tally.rows(self._summed(self._tally.sums)):
             self._rows["val"] |= {n: row[n] for n in row if n != "no_answer"}
-        found = {f"val/{name}": float(v) for name, v in self._rows["val"].items()}
-        self.log_dict(found, sync_dist=True)
+        for name in ("loss", "accuracy"):
+            if (value := self._rows["val"].get(name)) is not None:
+                self.log(f"val/{name}", value, sync_dist=True)
         if not self.trainer.sanity_checking:
             self.scores = {"prompt": self._data.prompt, "metrics": self._rows["val"]}
 
     def on_test_epoch_start(self) -> None:
-        self._tally = Tally(self._data.tasks)
+        asked = self._data.questions
+        self._tally = Tally(tuple(asked))
+        self._labels = {task: self._data.labels(task) for task in asked}
         limit: int = getattr(self.network.config, "max_position_embeddings", 0) or 0
         new = self.scoring.new_tokens
-        for task in self._data.tasks if limit else ():
-            longest = max(len(q.prompt) for q in self._data.questions(task))
+        for task, own in asked.items() if limit else ():
+            longest = max(len(q.prompt) for q in own)
             if longest + new > limit:
                 raise OptionError(
                     f"{task} has a prompt of {longest} tokens, which with --new_tokens "
@@ -154,7 +166,7 @@ class LanguageModule(TaskModule):
                 self.network, self.tokenizer, asked, scoring.beams, scoring.new_tokens
             )
             found = [
-                first_label(text, self._data.labels(q.task))
+                first_label(text, self._labels[q.task])
                 for text, q in zip(texts, asked, strict=True)
             ]
         for question, answer in zip(asked, found, strict=True):
@@ -163,7 +175,7 @@ class LanguageModule(TaskModule):
     def on_test_epoch_end(self) -> None:
         rows = dict(self._tally.rows(self._summed(self._tally.sums)))
         for task, row in rows.items():
-            answers = Counter(q.answer for q in self._data.questions(task))
+            answers = Counter(q.answer for q in self._data.questions[task])
             row["majority"] = max(answers.values()) / answers.total()
         self._tested = rows
         mean = sum(row["accuracy"] for row in rows.values()) / len(rows)
@@ -189,7 +201,7 @@ class LanguageModule(TaskModule):
             "likeliest of each row's options",
             rows=rows,
             content={"protocol": data.name, **data.about()},
-            notes=list(data.notes),
+            notes=[said_of(data.about()), *data.notes],
         )
 
     def tested(self, source: str) -> Told:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -62,8 +63,7 @@ def load_causal(weights: str, dtype: Dtype, *, random: bool = False) -> Causal:
     Raises:
         NetworkError: If it cannot be had, is not causal, or lacks a tensor.
     """
-    import transformers
-
+    transformers = _library()
     place, revision = where(weights)
     try:
         config = transformers.AutoConfig.from_pretrained(place, revision=revision)
@@ -71,7 +71,7 @@ def load_causal(weights: str, dtype: Dtype, *, random: bool = False) -> Causal:
         raise _not_had(weights, error) from None
     _check_causal(weights, config)
     tokenizer = load_tokenizer(weights)
-    kind: Any = transformers.AutoModelForCausalLM
+    kind = transformers.AutoModelForCausalLM
     options: dict[str, Any] = {"attn_implementation": "sdpa"}
     if random:
         wanted = torch.float32 if dtype == "auto" else getattr(torch, dtype)
@@ -110,8 +110,7 @@ def load_tokenizer(weights: str) -> "PreTrainedTokenizerBase":
     Raises:
         NetworkError: If there is none.
     """
-    import transformers
-
+    transformers = _library()
     place, revision = where(weights)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, revision=revision)
@@ -127,8 +126,7 @@ def load_tokenizer(weights: str) -> "PreTrainedTokenizerBase":
             f"the tokenizer of {weights} has no token for the end of a text; set its "
             "eos_token"
         )
-    found: PreTrainedTokenizerBase = tokenizer
-    return found
+    return tokenizer  # type: ignore[no-any-return]
 
 
 def targets_of(network: torch.nn.Module) -> tuple[str, ...]:
@@ -155,6 +153,15 @@ def where(weights: str) -> tuple[str, str]:
             f"safetensors and a tokenizer, a Hub id (owner/name), or {TINY_LANGUAGE}"
         )
     return repo, revision or "main"
+
+
+def _library() -> Any:
+    try:
+        return import_module("transformers")
+    except ModuleNotFoundError:
+        raise NetworkError(
+            "language models need transformers; pip install -e '.[language]'"
+        ) from None
 
 
 def _check_causal(weights: str, config: Any) -> None:

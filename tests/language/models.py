@@ -42,7 +42,7 @@ def row(i: int) -> dict[str, str]:
     }
 
 
-def tokenizer(size: int = 320) -> PreTrainedTokenizerFast:
+def tokenizer(size: int = 310) -> PreTrainedTokenizerFast:
     texts = [
         prompt_of(Instruction(**row(i)), "clean", training=True) + row(i)["output"]
         for i in range(8)
