@@ -147,13 +147,15 @@ class LanguageModule(TaskModule):
         self._tally = Tally(tuple(asked))
         self._labels = {task: self._data.labels(task) for task in asked}
         limit: int = getattr(self.network.config, "max_position_embeddings", 0) or 0
-        new = self.scoring.new_tokens
+        generates = self.scoring.scoring == "generate"
         for task, own in asked.items() if limit else ():
             longest = max(len(q.prompt) for q in own)
+            said = max(len(tokens) for q in own for tokens in q.outputs)
+            new = self.scoring.new_tokens if generates else said
             if longest + new > limit:
                 raise OptionError(
-                    f"{task} has a prompt of {longest} tokens, which with --new_tokens "
-                    f"{new} is more than the {limit} that the model can read; leave "
+                    f"{task} has a prompt of {longest} tokens, which with {new} of the "
+                    f"answer is more than the {limit} that the model can read; leave "
                     "the task out of data.tasks"
                 )
 

@@ -186,3 +186,27 @@ def test_bfloat16__base_has_float32_adapters_and_comes_back(models, tmp_path):
 def test_training_mode__is_that_of_a_network_to_be_trained(models):
     network = load_causal(str(models / "gpt2"), "auto").network
     assert all(module.training for module in network.modules())
+
+
+@pytest.mark.filterwarnings("ignore:.*are tied, one tensor:UserWarning")
+def test_tied__embeddings_stay_tied_when_they_are_adapted(models, tmp_path):
+    one = opened(models / "qwen2", Lava(rank=2, targets=["embed_tokens"]))
+    expected = [logits(one.network, rows) for rows in ROWS]
+    save(form_named("transformers", one.forms), one, tmp_path / "m", size())
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()
+    assert again.get_input_embeddings().weight is again.lm_head.weight
+    for rows, wanted in zip(ROWS, expected, strict=True):
+        worst = (logits(again, rows) - wanted).abs().max()
+        assert worst <= 1e-6 * wanted.abs().max(), rows
+
+
+def test_experts__of_mixtral_are_refused_by_name():
+    config = transformers.MixtralConfig(
+        **{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+        **{"num_key_value_heads": 2, "num_local_experts": 3, "vocab_size": 64},
+        intermediate_size=24,
+    )
+    network = transformers.AutoModelForCausalLM.from_config(config)
+    wanted = Lava(rank=1, targets=["q_proj"], parameters=[r"experts\.down_proj"])
+    with pytest.raises(AdapterError, match="stacks the weights of 3 experts"):
+        adapt(network, wanted)
