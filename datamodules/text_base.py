@@ -185,14 +185,14 @@ class TextDataModule(TaskDataModule):
     ) -> list[Tokens]:
         """Rows that are trained on, or whose loss is taken; with their questions."""
         items, cut = fitted(encoder.rows(rows), encoder, self.on_long, f"{part} rows")
+        if cut.cut or cut.left_out:
+            rank_zero_warn(
+                f"{cut.cut} of {cut.rows} {part} rows are longer than data.cutoff "
+                f"{self.cutoff}: their answers are cut off; {cut.left_out} more are "
+                "left out"
+            )
         if part == "train":
             self.cut = cut
-            if cut.cut or cut.left_out:
-                rank_zero_warn(
-                    f"{cut.cut} of {cut.rows} training rows are longer than "
-                    f"data.cutoff {self.cutoff}: their answers are cut off; "
-                    f"{cut.left_out} more are left out"
-                )
             return [item for item in items if item is not None]
         asked = iter(encoder.questions(task, rows))
         each = [None if row.answer is None else next(asked) for row in rows]

@@ -19,6 +19,7 @@ from models.networks.interface import Network
 from models.optimisation import Optimisation
 from models.resuming import check_shrink, image_shrink
 from models.scored_module import ScoredModule
+from models.task_module import AVERAGED as AVERAGED
 
 
 class DepthModule(ScoredModule):

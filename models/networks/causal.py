@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from models.networks.presets import NetworkError
 
@@ -72,10 +73,9 @@ def load_causal(weights: str, dtype: Dtype, *, random: bool = False) -> Causal:
     _check_causal(weights, config)
     tokenizer = load_tokenizer(weights)
     kind = transformers.AutoModelForCausalLM
-    options: dict[str, Any] = {"attn_implementation": "sdpa"}
     if random:
         wanted = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-        network = kind.from_config(config, dtype=wanted, **options)
+        network = kind.from_config(config, dtype=wanted)
     else:
         try:
             network, found = kind.from_pretrained(
@@ -84,9 +84,8 @@ def load_causal(weights: str, dtype: Dtype, *, random: bool = False) -> Causal:
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
-                **options,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise _not_had(weights, error) from None
         if missing := sorted(found["missing_keys"]):
             raise NetworkError(

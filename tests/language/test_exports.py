@@ -188,7 +188,7 @@ def test_training_mode__is_that_of_a_network_to_be_trained(models):
     assert all(module.training for module in network.modules())
 
 
-@pytest.mark.filterwarnings("ignore:.*are tied, one tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*are tied:UserWarning")
 def test_tied__embeddings_stay_tied_when_they_are_adapted(models, tmp_path):
     one = opened(models / "qwen2", Lava(rank=2, targets=["embed_tokens"]))
     expected = [logits(one.network, rows) for rows in ROWS]

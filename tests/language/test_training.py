@@ -105,8 +105,11 @@ def test_compatible__is_said_and_has_a_file_of_its_own(models, tasks, capsys):
         Path("small.yaml"), models / "llama", tasks, prompt="compatible", cutoff=100
     )
     options = ["--config", str(recipe), "--trainer.max_epochs", "1"]
-    with pytest.warns(UserWarning, match="20 of 20 training rows are longer than"):
+    with pytest.warns(UserWarning, match="longer than") as said:
         main(["fit", *options])
+    for part in ("20 of 20 train", "4 of 4 val"):
+        wanted = f"{part} rows are longer than data.cutoff 100: their answers are cut"
+        assert any(wanted in str(each.message) for each in said)
     more = ["--ckpt_path", BEST, "--scoring", "likelihood"]
     main(["test", *options, *more, "--data.tasks", '["ARC-Easy","boolq"]'])
     printed = capsys.readouterr().out
@@ -153,6 +156,7 @@ def test_checkpointing__has_the_same_gradients(models):
 REFUSED = {
     "no tokenizer": (["--model.weights", "{bare}"], "has no tokenizer that can be"),
     "not causal": (["--model.weights", "{bert}"], "not a causal language model"),
+    "cut off": (["--model.weights", "{cut}"], "cannot be loaded as a language model"),
     "nowhere": (["--model.weights", "./nowhere"], "there is no such folder"),
     "long": (["--data.cutoff", "20"], "rows are longer than data.cutoff 20"),
     "task": (["--data.tasks", '["nowhere"]'], "has no nowhere/test.json"),
@@ -183,10 +187,14 @@ def places(tmp_path_factory, models):
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=320
     )
     transformers.BertForMaskedLM(config).save_pretrained(root / "bert")
+    save_model(root / "cut")
+    weights = root / "cut/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-500])
     rows = [row(i) for i in range(9)]
     rows[4]["answer"] = "answer9"
     (root / "wrong.json").write_text(json.dumps(rows))
-    return {"bare": root / "bare", "bert": root / "bert", "wrong": root / "wrong.json"}
+    names = ("bare", "bert", "cut", "wrong.json")
+    return {name.removesuffix(".json"): root / name for name in names}
 
 
 @pytest.mark.parametrize("case", REFUSED)
