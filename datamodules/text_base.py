@@ -35,7 +35,7 @@ Part = Literal["train", "val", "test"]
 
 
 class TextDataModule(TaskDataModule):
-    """Loaders over instructions; a data set's module only says where they are.
+    """Loaders over instructions (`Asks`); a data set's module says where they are.
 
     Args:
         prompt: `clean` has one prefix for training and scoring and keeps it out of the
@@ -51,9 +51,7 @@ class TextDataModule(TaskDataModule):
 
     gives = "text"
     name: str
-    """Of the tasks, in results."""
     notes: Sequence[str] = ()
-    """What is to be said below results."""
 
     def __init__(
         self,
@@ -76,7 +74,6 @@ class TextDataModule(TaskDataModule):
         self.cut: Cut | None = None
         """What the cutoff did to the training rows; None before they are read."""
         self.questions: dict[str, list[Question]] = {}
-        """What is tested, by task."""
         self._rows: dict[Part, list[Tokens]] = {}
 
     def rows(self, part: Part) -> dict[str, list[Instruction]]:
@@ -89,16 +86,13 @@ class TextDataModule(TaskDataModule):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Tasks that there are no rows of to test on."""
         return ()
 
     def labels(self, task: str) -> tuple[str, ...]:
-        """All that a task's answers may be, for finding one in a text."""
         asked = self.questions[task]
         return tuple(dict.fromkeys(o for one in asked for o in one.options))
 
     def about(self) -> dict[str, Any]:
-        """What a record says of the text that was trained on."""
         return {
             "prompt": self.prompt,
             "cutoff": self.cutoff,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -42,6 +42,29 @@ class TextBatch(TypedDict):
     """(B, T) the tokens that are in the loss; elsewhere -100."""
     questions: NotRequired[list[Question]]
     """In validation and test, of those rows that have options."""
+
+
+class Asks(Protocol):
+    """What a module has to know of the data that it is scored on."""
+
+    name: str
+    """Of the tasks, in results."""
+    notes: Sequence[str]
+    """What is to be said below results."""
+    prompt: PromptName
+    batch_size: int
+    questions: dict[str, list[Question]]
+    """What is tested, by task."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Tasks that there are no rows of to test on."""
+
+    def labels(self, task: str) -> tuple[str, ...]:
+        """All that a task's answers may be, for finding one in a text."""
+
+    def about(self) -> dict[str, Any]:
+        """What a record says of the text that was trained on."""
 
 
 @dataclass(frozen=True)

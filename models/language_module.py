@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from datamodules.files.instructions import first_label
-from datamodules.text_base import TextDataModule
-from datamodules.texts import Question, TextBatch
+from datamodules.texts import Asks, Question, TextBatch
 from models.adapters import AdapterConfig, adapt
 from models.answers import Tally, answer_loss, generated, likeliest
 from models.artefacts.base import Base, fingerprint
@@ -249,8 +248,8 @@ class LanguageModule(TaskModule):
         return f"python predict.py --model {checkpoint} --export merged"
 
     @property
-    def _data(self) -> TextDataModule:
-        return cast(TextDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
+    def _data(self) -> Asks:
+        return cast(Asks, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def _likeliest(self, questions: Sequence[Question]) -> list[str]:
         return likeliest(self, questions, self._data.batch_size)

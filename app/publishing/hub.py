@@ -183,7 +183,7 @@ def card(
             licence=f"[{licence}]({other})" if other else licence,
             results=shown,
             language=form.language,
-            usage=form.usage.format(repo=repo),
+            usage=facts.usage.get(form.name, form.usage).format(repo=repo),
         )
     )
 

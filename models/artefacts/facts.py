@@ -24,6 +24,8 @@ class Facts:
     """Of the content of a `test_*.json` what the card shows; None for nothing."""
     more: Mapping[str, str] = field(default_factory=dict)
     """Further rows of its table."""
+    usage: Mapping[str, str] = field(default_factory=dict)
+    """How a form is used, by its name, where that is not as the form says."""
 
 
 @dataclass(frozen=True)

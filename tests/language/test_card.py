@@ -58,6 +58,7 @@ def test_card__has_the_task_its_results_and_the_base(form):
     assert "| prompt | clean |" in text
     assert "`commonsense`, 14 items, clean prompt, likelihood of each option:" in text
     assert "metric depth" not in text
+    assert "PHOTOGRAPHS" not in text
 
 
 def test_licence__is_the_tiny_ones_or_has_to_be_said(monkeypatch):

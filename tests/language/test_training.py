@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from app.prediction.command import main as predict
 from app.training.command import main
+from datamodules.commonsense import CommonsenseDataModule
 from models.artefacts.checkpoint import load_checkpoint, read_checkpoint
 from models.language_module import LanguageModule
+from models.scoring import LanguageScoring
 from tests.conftest import REAL_DATA, needs_real_data
 from tests.language.models import CONFIGS, row, save_model, write_recipe
 
@@ -89,15 +92,21 @@ def test_resume__in_the_middle_of_an_epoch_is_exact(models, tasks, monkeypatch):
 
 
 @pytest.mark.parametrize("scoring", ["generate", "likelihood"])
-def test_scores__are_those_of_any_batch_size(models, tasks, scoring):
-    recipe = ["--config", str(write_recipe(Path("small.yaml"), models / "gpt2", tasks))]
-    suffix, found = "" if scoring == "generate" else "_likelihood", []
-    for size in ("1", "16"):
-        more = ["--scoring", scoring, "--data.batch_size", size, "--new_tokens", "6"]
-        main(["test", *recipe, *more])
-        file = Path(f"test_commonsense{suffix}.json")
-        found.append(json.loads(file.read_text())["tasks"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_scores__are_those_of_any_batch_size(models, tasks, family, scoring):
+    module = LanguageModule(str(models / family))
+    module.scoring = LanguageScoring(scoring, new_tokens=6)
+    off = ("logger", "enable_progress_bar", "enable_model_summary")
+    trainer = Trainer(accelerator="cpu", devices=1, **dict.fromkeys(off, False))
+    found = []
+    for size in (1, 16):
+        data = CommonsenseDataModule(
+            str(tasks), tasks=["ARC-Easy", "openbookqa"], batch_size=size
+        )
+        trainer.test(module, data, verbose=False)
+        found.append(module.tested("").content["tasks"])
     assert found[0] == found[1]
+    assert sum(row["n_items"] for row in found[0].values()) == 14
 
 
 def test_compatible__is_said_and_has_a_file_of_its_own(models, tasks, capsys):

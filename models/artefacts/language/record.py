@@ -28,6 +28,7 @@ from models.networks.causal import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+USAGE = "python predict.py --model {repo} --export merged  # LAVA Depth"
 PROBES = ((1, 1), (1, 4), (2, 32))
 """Shapes of the tokens that exports are compared on: few rows, as when generating, take
 another path through an adapter than many."""
@@ -98,6 +99,7 @@ class LanguageRecord(Record[nn.Module]):
             forms=LANGUAGE_FORMS,
             shown=_shown,
             more={name: str(value) for name, value in self.text.items()},
+            usage={"adapter": USAGE},
         )
 
     def opened(self, network: nn.Module, source: str) -> "OpenedLanguage":
