@@ -4,24 +4,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datamodules.commonsense import CommonsenseDataModule
     from datamodules.folder import FolderDataModule
     from datamodules.kitti import KITTIDataModule
     from datamodules.mixed import MixedDataModule
     from datamodules.nyu import NYUDataModule
+    from datamodules.objects import ObjectsDataModule
     from datamodules.synthetic import SyntheticDataModule
 
 __all__ = [
+    "CommonsenseDataModule",
     "FolderDataModule",
     "KITTIDataModule",
     "MixedDataModule",
     "NYUDataModule",
+    "ObjectsDataModule",
     "SyntheticDataModule",
 ]
 _HOMES = {
+    "CommonsenseDataModule": "commonsense",
     "FolderDataModule": "folder",
     "KITTIDataModule": "kitti",
     "MixedDataModule": "mixed",
     "NYUDataModule": "nyu",
+    "ObjectsDataModule": "objects",
     "SyntheticDataModule": "synthetic",
 }
 

@@ -1,12 +1,11 @@
 """The data module that every data set shares."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
-import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.batch import DepthBatch, DepthItem, Frames, ImageInput
 from datamodules.errors import DataError
@@ -16,17 +15,17 @@ from datamodules.loading import (
     OnError,
     RepeatingSampler,
     ResumableLoader,
-    ShareSampler,
     TrainDataset,
     collate,
 )
 from datamodules.protocols import Protocol, WindowName, full
 from datamodules.sizes import Shrink, check_image_size
 from datamodules.splits import Split as Split
+from datamodules.task_data import TaskDataModule
 from datamodules.transforms import Augment, EvalTransform, TrainTransform
 
 
-class DepthDataModule(LightningDataModule):
+class DepthDataModule(TaskDataModule):
     """Loaders over `Frames`; a data set's module only says where its frames are.
 
     Args:
@@ -45,6 +44,8 @@ class DepthDataModule(LightningDataModule):
             code does.
     """
 
+    gives = "pictures"
+
     def __init__(
         self,
         image_size: tuple[int, int],
@@ -56,28 +57,20 @@ class DepthDataModule(LightningDataModule):
         on_error: OnError = "error",
         image_shrink: Shrink = "area",
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, num_workers, seed)
         if image_shrink not in get_args(Shrink):
             raise DataError(
                 f"image_shrink {image_shrink!r} is not known; use area or cubic"
             )
         if on_error not in get_args(OnError):
             raise DataError(f"on_error {on_error!r} is not known; use error or skip")
-        if batch_size < 1 or num_workers < 0:
-            raise DataError(
-                f"batch_size {batch_size} must be at least 1 and num_workers "
-                f"{num_workers} at least 0"
-            )
         self.image_size = image_size
         self.image_input = ImageInput(shrink=image_shrink)
         """What the network reads; the trainer's model is asked in `setup`."""
         self.max_depth = max_depth
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment, self.on_error = augment, on_error
         self.adapter: str | None = None
         """Of mixed data: the name that this source has, and its adapter."""
-        self._train_loader: ResumableLoader | None = None
-        self._resume_at: dict[str, int] | None = None
 
     @property
     def protocol(self) -> Protocol:
@@ -118,15 +111,7 @@ class DepthDataModule(LightningDataModule):
         }
         self._frames = {split: self.frames(split) for split in wanted.get(stage, ())}
         for split, frames in self._frames.items():
-            if len(frames) == 0:
-                raise DataError(f"the {split} split has no frames")
-            processes, _ = self._replicas()
-            if len(frames) < processes:
-                # A process without any would not join the others' sums of scores.
-                raise DataError(
-                    f"the {split} split has {len(frames)} frames for {processes} "
-                    "processes; use fewer devices, or hold out more frames"
-                )
+            self.check_count(split, len(frames), "frames")
 
     def opened(self, split: Split) -> Frames:
         """The frames of a split that `setup` has opened."""
@@ -154,33 +139,6 @@ class DepthDataModule(LightningDataModule):
             sampler = EpochSampler(frames, *self._replicas(), seed=self.seed)
         return self.resumable(self.train_set(), sampler)
 
-    def resumable(
-        self, frames: Dataset[DepthItem], sampler: EpochSampler
-    ) -> ResumableLoader:
-        """The loader of the training frames, at the place where a run goes on."""
-        self._train_loader = ResumableLoader(
-            frames,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=len(sampler) >= self.batch_size,
-            **self._loading(),
-        )
-        if self._resume_at is not None:
-            self._train_loader.load_state_dict(self._resume_at)
-        return self._train_loader
-
-    def state_dict(self) -> dict[str, Any]:
-        """The place within the epoch, for Lightning's checkpoints.
-
-        Lightning also stores the loader's own state, but gives it back only to a
-        loader that was not yet made when the optimiser was (seen in 2.6), and a
-        schedule over all steps has to know the loader's length.
-        """
-        return self._train_loader.state_dict() if self._train_loader else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._resume_at = state_dict or None
-
     def val_dataloader(self) -> DataLoader[DepthItem]:
         """Every frame once, in order."""
         return self._eval_loader("val")
@@ -191,7 +149,6 @@ class DepthDataModule(LightningDataModule):
 
     def _eval_loader(self, split: Split) -> DataLoader[DepthItem]:
         frames = self._frames[split]
-        sampler = ShareSampler(frames, *self._replicas(), shuffle=False)
         protocol = self.protocol
         transform = EvalTransform(self.image_size, protocol, self.image_input)
         if protocol.input_px is not None and protocol.input_px != min(self.image_size):
@@ -201,22 +158,11 @@ class DepthDataModule(LightningDataModule):
             )
         # Inputs in the frames' own shapes do not stack.
         one_by_one = protocol.resize == "lower_bound"
-        return DataLoader(
+        return self.in_order(
             EvalDataset(frames, transform, self.on_error, self.adapter),
-            batch_size=1 if one_by_one else self.batch_size,
-            sampler=sampler,
-            **self._loading(),
+            1 if one_by_one else self.batch_size,
         )
 
-    def _replicas(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 1, 0
-        return self.trainer.world_size, self.trainer.global_rank
-
-    def _loading(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "collate_fn": collate,
-            "pin_memory": torch.cuda.is_available(),
-            "persistent_workers": self.num_workers > 0,
-        }
+    @property
+    def collate(self) -> Callable[[list[DepthItem]], DepthBatch]:
+        return collate

@@ -1,8 +1,8 @@
 """Samplers and loaders: shuffled by epoch, resumable, and never padded."""
 
 import itertools
-from collections.abc import Iterator
-from typing import Literal, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -13,12 +13,14 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from datamodules.batch import DepthBatch, DepthItem, Frame, Frames
+from datamodules.batch import DepthBatch, DepthItem, Frames
 from datamodules.errors import DataError
 from datamodules.transforms import EvalTransform, TrainTransform
 
 OnError = Literal["error", "skip"]
 SKIPS_IN_A_ROW = 10
+GROUPED = 50
+"""Batches whose items are sorted by length together, as in transformers' sampler."""
 
 
 class TrainDataset(Dataset[DepthItem]):
@@ -98,7 +100,7 @@ class EvalDataset(Dataset[DepthItem]):
         return _named(item, self.adapter)
 
 
-class EpochSampler(DistributedSampler[Frame]):
+class EpochSampler(DistributedSampler[Any]):
     """Shuffled (epoch, index) pairs, a function of seed and epoch alone.
 
     Carrying the epoch to the data set lets augmentation depend on it even in worker
@@ -108,10 +110,57 @@ class EpochSampler(DistributedSampler[Frame]):
     skip = 0
     """Leave out this many of the first samples, once."""
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         skip, self.skip = self.skip, 0
-        indices = cast(Iterator[int], super().__iter__())
-        return ((self.epoch, index) for index in itertools.islice(indices, skip, None))
+        indices = itertools.islice(self.order(), skip, None)
+        return ((self.epoch, index) for index in indices)
+
+    def order(self) -> Iterator[int]:
+        """This process's indices of the epoch."""
+        return cast(Iterator[int], super().__iter__())
+
+
+class LengthSampler(EpochSampler):
+    """Likewise, batches having items of about one length.
+
+    Args:
+        lengths: Of the items.
+        batch_size: Per process.
+        replicas: Processes.
+        rank: Of this one.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        replicas: int,
+        rank: int,
+        seed: int,
+    ) -> None:
+        super().__init__(cast(Any, lengths), replicas, rank, seed=seed)
+        self.lengths, self.batch = lengths, batch_size * replicas
+
+    def order(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        shuffled = torch.randperm(len(self.lengths), generator=generator).tolist()
+        shuffled += shuffled[: self.total_size - len(shuffled)]
+        size = GROUPED * self.batch
+        groups = (shuffled[i : i + size] for i in range(0, len(shuffled), size))
+        ordered = [
+            index
+            for group in groups
+            for index in sorted(group, key=self.lengths.__getitem__, reverse=True)
+        ]
+        batches = [
+            ordered[i : i + self.batch] for i in range(0, len(ordered), self.batch)
+        ]
+        # The incomplete one stays last, where it is dropped.
+        last = batches.pop() if len(batches[-1]) < self.batch else []
+        which = torch.randperm(len(batches), generator=generator).tolist()
+        mixed = [index for i in which for index in batches[i]] + last
+        return iter(mixed[self.rank :: self.num_replicas])
 
 
 class RepeatingSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]
@@ -121,14 +170,14 @@ class RepeatingSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]
     of any that is no `SequentialSampler` by class.
     """
 
-    def __init__(self, frames: Frames, replicas: int, rank: int) -> None:
+    def __init__(self, frames: Dataset[Any], replicas: int, rank: int) -> None:
         DistributedSampler.__init__(self, frames, replicas, rank, shuffle=False)
 
     def set_epoch(self, epoch: int) -> None:
         """Stay where it is: augmentation is the same each time, too."""
 
 
-class ShareSampler(DistributedSampler[Frame], SequentialSampler):
+class ShareSampler(DistributedSampler[Any], SequentialSampler):
     """Every frame once, in order, each process its share.
 
     torch's own pads the shares to equal length with repeated frames, which would count
@@ -137,7 +186,7 @@ class ShareSampler(DistributedSampler[Frame], SequentialSampler):
     leaves it.
     """
 
-    def __iter__(self) -> Iterator[int]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[int]:
         return iter(self._share)
 
     def __len__(self) -> int:
@@ -148,7 +197,7 @@ class ShareSampler(DistributedSampler[Frame], SequentialSampler):
         return range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
 
 
-class ResumableLoader(DataLoader[DepthItem]):
+class ResumableLoader(DataLoader[Any]):
     """A loader over an `EpochSampler` whose place in the epoch can be saved.
 
     Without it, a run that stopped inside an epoch would, resumed, see the epoch's
@@ -182,7 +231,7 @@ class ResumableLoader(DataLoader[DepthItem]):
             samples = state["taken"] % max(len(self), 1) * self.samples_per_step
         self.taken = self._skip = samples // self.samples_per_step
 
-    def __iter__(self) -> Iterator[DepthBatch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         assert isinstance(self.sampler, EpochSampler)
         assert self.batch_size is not None
         self.taken = self._skip

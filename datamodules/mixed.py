@@ -37,6 +37,8 @@ class MixedDataModule(DepthDataModule):
         num_workers: Processes that load training frames; 0 loads in the main one.
     """
 
+    gives = "pictures of several sources"
+
     def __init__(
         self,
         sources: dict[str, DepthDataModule],

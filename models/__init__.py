@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from models.depth_anything import DepthAnythingModule
     from models.dinov2 import DINOv2Module
     from models.dinov3 import DINOv3Module
+    from models.language_module import LanguageModule
     from models.mixed_module import MixedModule
     from models.timm_vit import TimmModule
 
@@ -14,6 +15,7 @@ __all__ = [
     "DINOv2Module",
     "DINOv3Module",
     "DepthAnythingModule",
+    "LanguageModule",
     "MixedModule",
     "TimmModule",
 ]
@@ -21,6 +23,7 @@ _HOMES = {
     "DINOv2Module": "dinov2",
     "DINOv3Module": "dinov3",
     "DepthAnythingModule": "depth_anything",
+    "LanguageModule": "language_module",
     "MixedModule": "mixed_module",
     "TimmModule": "timm_vit",
 }

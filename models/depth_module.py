@@ -1,41 +1,25 @@
 """Training of any depth network: one step, one loss, checkpoints."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor, nn
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from datamodules.batch import DepthBatch, ImageInput
 from datamodules.errors import DataError
-from models.adapters import is_never_trained, orthogonality
-from models.adapters.state import differences
-from models.artefacts.checkpoint import network_tensors
 from models.artefacts.depth_record import DepthRecord
-from models.artefacts.files import KEY
+from models.artefacts.record import Record
 from models.camera import SeenCameras, input_focal_px, to_metres
 from models.errors import OptionError
 from models.losses import log_gradient, silog
 from models.metrics import per_image
 from models.networks.interface import Network
-from models.optimisation import OneCycle, Optimisation, Regime
-from models.resuming import (
-    check_resumable,
-    check_shrink,
-    image_shrink,
-    record_of,
-    steps_in_all,
-)
+from models.optimisation import Optimisation
+from models.resuming import check_shrink, image_shrink
 from models.scored_module import ScoredModule
-from models.soundness import check_precision, check_weights, steps_of
-
-AVERAGED = "current_model_state"
-"""Where Lightning's weight averaging puts the weights that are not averaged; it wants
-whole state dicts back."""
-STATES = {"state_dict", AVERAGED}
+from models.task_module import AVERAGED as AVERAGED
 
 
 class DepthModule(ScoredModule):
@@ -56,20 +40,10 @@ class DepthModule(ScoredModule):
         record: DepthRecord,
         optimisation: Optimisation,
     ) -> None:
-        super().__init__()
-        # Checkpoints lack the frozen base; `on_load_checkpoint` checks what is there.
-        self.strict_loading = False
-        self.network = network
-        self.record = record
-        self.optimisation = optimisation
-        self.regime: Regime = optimisation
-        """What is the optimiser's and its rates'."""
+        super().__init__(network, record, optimisation)
+        self.optimisation: Optimisation = optimisation
         self._trained_pixels = torch.zeros((), dtype=torch.long)
         self._cameras = SeenCameras(record.focals_px)
-        self.scores = record.scores
-        for name, parameter in network.named_parameters():
-            if is_never_trained(network, name):
-                parameter.requires_grad_(False)
 
     @property
     def image_input(self) -> ImageInput:
@@ -95,9 +69,6 @@ class DepthModule(ScoredModule):
             self._note_cameras(batch, focal_px, focal_px / canonical_px)
         return to_metres(depth, focal_px, canonical_px)
 
-    def setup(self, stage: str) -> None:
-        check_precision(self.trainer)
-
     def training_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
         self._note_skipped(batch)
         depth = self.metres(self(batch["image"]), batch)
@@ -114,11 +85,8 @@ class DepthModule(ScoredModule):
             gradient = log_gradient(depth, target, valid)
             self.log("train/log_gradient", gradient.detach(), batch_size=size)
             loss = loss + weight * gradient
-        if self.record.adapter is not None:
-            penalty = orthogonality(self.network, self.record.adapter)
-            if penalty is not None:
-                self.log("train/orthogonality", penalty.detach(), batch_size=size)
-                loss = loss + penalty
+        if (penalty := self.penalty(size)) is not None:
+            loss = loss + penalty
         self.log("loss", loss.detach(), prog_bar=True, batch_size=size)
         if scored.any():
             self.log("delta1", delta1.float(), prog_bar=True, batch_size=size)
@@ -149,22 +117,6 @@ class DepthModule(ScoredModule):
                 "metric"
             )
 
-    def on_train_start(self) -> None:
-        """A resumed run follows its own options, not those of the checkpoint."""
-        if self.trainer.ckpt_path is None:
-            return
-        (optimizer,) = self.trainer.optimizers
-        schedules = [each.scheduler for each in self.trainer.lr_scheduler_configs]
-        schedule = schedules[0] if schedules else None
-        if not isinstance(schedule, OneCycle):
-            return  # Lightning's weight averaging took the rates over
-        schedule.steps = steps_in_all(self.trainer)
-        if changes := self.regime.apply(optimizer, schedule):
-            rank_zero_info(
-                f"resumed at step {schedule.last_epoch} with {'; '.join(changes)}: "
-                "rates follow one cycle over all steps from where it stands"
-            )
-
     def on_train_epoch_start(self) -> None:
         self._trained_pixels = torch.zeros((), dtype=torch.long, device=self.device)
 
@@ -176,31 +128,10 @@ class DepthModule(ScoredModule):
                 f"beyond {self._furthest():g} m; is depth_scale (units per "
                 "metre) or max_depth wrong?"
             )
-        check_weights(self.trained_parameters(), self.trainer.global_step)
+        super().on_train_epoch_end()
         if self.network.canonical_focal_px is not None:
             self._report_cameras(self.network.canonical_focal_px)
         self._report_skipped()
-
-    def configure_optimizers(self) -> Any:
-        steps = steps_of(self.trainer)
-        optimizer, schedule = self.optimisation.make(self.network, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for part in STATES & checkpoint.keys():
-            state = checkpoint[part]
-            checkpoint[part] = {key: state[key] for key in self.saved_keys()}
-        checkpoint[KEY] = {
-            **self.description(),
-            "training": self.regime.kind(),
-        }
-
-    def saved_keys(self) -> list[str]:
-        """Keys of the state dict that checkpoints have: what the base does not give."""
-        return [f"network.{name}" for name in self.record.saved_names(self.network)]
 
     def description(self) -> dict[str, Any]:
         """What checkpoints say of what they hold, in plain types."""
@@ -215,36 +146,11 @@ class DepthModule(ScoredModule):
         """What is said of the network, or of a source's adapter."""
         return self.record
 
-    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Those that are or may be trained, and others beside them, by name."""
-        return self.network.named_parameters()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        found = record_of(checkpoint, self.record)
-        self.scores = found.scores
+    def note_record(self, found: Record[Any]) -> None:
+        super().note_record(found)
+        assert isinstance(found, DepthRecord)
         self._cameras = SeenCameras(found.focals_px)
         check_shrink(found, image_shrink(self.trainer))
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self.check_resumable(checkpoint)
-            if AVERAGED in checkpoint:
-                whole = self.state_dict()
-                checkpoint |= {part: whole | checkpoint[part] for part in STATES}
-            return
-        if changes := differences(self.record.adapter, found.adapter):
-            # Its own adapter alone gives its tensors a meaning.
-            changed = "; ".join(changes)
-            rank_zero_warn(f"the checkpoint's own adapter is used: {changed}")
-            self.network, self.record = found.adapted(), found
-        tensors = network_tensors(checkpoint["state_dict"])
-        self.record.check_tensors(self.network, tensors)
-
-    def check_resumable(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse to train on from a checkpoint that means something else.
-
-        Raises:
-            CheckpointError: Naming what differs.
-        """
-        check_resumable(checkpoint, self.record, self.network, self.optimisation)
 
     def _report_cameras(self, canonical_px: float) -> None:
         """Gather the focal lengths seen; say so where truth was out of reach."""

@@ -24,7 +24,7 @@ from models.artefacts.record import FORMAT_VERSION
 from models.boundary import BoundaryF1
 from models.camera import SeenCameras
 from models.depth_bank import DepthBank, unit_network
-from models.depth_module import AVERAGED, STATES, DepthModule
+from models.depth_module import DepthModule
 from models.errors import CheckpointError, OptionError
 from models.losses import log_gradient, silog
 from models.metrics import METRICS, DepthMetrics
@@ -40,6 +40,7 @@ from models.resuming import (
 from models.router import Router, new_router, pooled_features
 from models.scoring import Scoring
 from models.soundness import steps_of
+from models.task_module import AVERAGED, STATES
 
 
 class MixedModule(DepthModule):
@@ -58,6 +59,8 @@ class MixedModule(DepthModule):
         router: Train a router beside them, which chooses an adapter for a picture.
         router_lr: Its peak learning rate.
     """
+
+    takes = "pictures of several sources"
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from models.errors import OptionError
-from models.networks.interface import Network
 
 ADAPTER = ".adapter."
 SCHEDULE = "one cycle"
@@ -27,59 +26,41 @@ class Rate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Optimisation:
-    """How the trainable tensors are trained."""
+class PlainOptimisation:
+    """How the trainable tensors are trained, whatever the task."""
 
     adapter_lr: float = 1e-3
     """Peak learning rate of the adapters."""
     head_lr: float = 1e-4
     """Peak learning rate of everything that is trained in full."""
-    encoder_lr: float | None = None
-    """Of what is trained in full in the encoder; null takes head_lr."""
     weight_decay: float = 0.01
     """On matrices trained in full; adapters have their own penalty."""
     warmup: float = 0.1
     """Fraction of all steps in which the rate rises; then it falls as a cosine."""
-    variance_focus: float = 0.85
-    """Lambda of the SiLog loss: 0.85 in BTS and ZoeDepth, 0.5 in Depth Anything V2."""
-    gradient_weight: float = 0.0
-    """Of the multi-scale log-gradient loss beside SiLog, for sharper edges; dense truth
-    only. 0 leaves it out."""
     optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW
     """Any optimiser by its class path, such as torch.optim.SGD, with its own options
     (`--model.optimisation.optimizer.momentum 0.9`); rates and weight decay are those
     above."""
 
     def __post_init__(self) -> None:
-        rates = (self.adapter_lr, self.head_lr, self.encoder_lr or 0.0)
+        rates = tuple(rate.lr for rate in self.rates().values())
         if min(rates) < 0 or self.weight_decay < 0:
             raise OptionError(
                 f"learning rates {rates} and weight_decay {self.weight_decay} must not "
                 "be negative"
             )
-        if not 0 < self.warmup < 1 or not 0 <= self.variance_focus <= 1:
-            raise OptionError(
-                f"warmup {self.warmup} must lie between 0 and 1, and variance_focus "
-                f"{self.variance_focus} from 0 to 1"
-            )
-        if not 0 <= self.gradient_weight < math.inf:
-            raise OptionError(
-                f"gradient_weight {self.gradient_weight} must be 0 or a finite number "
-                "above it"
-            )
+        if not 0 < self.warmup < 1:
+            raise OptionError(f"warmup {self.warmup} must lie between 0 and 1")
 
     def rates(self) -> dict[str, Rate]:
         """Rate of each group: biases, norms and scales (`flat`) have no decay."""
-        encoder_lr = self.head_lr if self.encoder_lr is None else self.encoder_lr
         return {
             "adapter": Rate(self.adapter_lr, 0.0),
             "head": Rate(self.head_lr, self.weight_decay),
             "head_flat": Rate(self.head_lr, 0.0),
-            "encoder": Rate(encoder_lr, self.weight_decay),
-            "encoder_flat": Rate(encoder_lr, 0.0),
         }
 
-    def make(self, network: Network, steps: int) -> tuple[Optimizer, "OneCycle"]:
+    def make(self, network: nn.Module, steps: int) -> tuple[Optimizer, "OneCycle"]:
         """The optimiser of a network's trainable tensors, and its schedule.
 
         Args:
@@ -94,7 +75,7 @@ class Optimisation:
         return optimizer, OneCycle(optimizer, steps, self.warmup)
 
     def settings(
-        self, network: Network, named: Iterable[tuple[str, nn.Parameter]]
+        self, network: nn.Module, named: Iterable[tuple[str, nn.Parameter]]
     ) -> list[dict[str, Any]]:
         """The groups of an optimiser, each with its name, rate and decay.
 
@@ -138,6 +119,39 @@ class Optimisation:
     def apply(self, optimizer: Optimizer, schedule: "OneCycle") -> list[str]:
         """`give_rates`, those of the groups of one network."""
         return give_rates(self.rates(), optimizer, schedule)
+
+
+@dataclass(frozen=True)
+class Optimisation(PlainOptimisation):
+    """How the trainable tensors of a depth network are trained."""
+
+    encoder_lr: float | None = None
+    """Of what is trained in full in the encoder; null takes head_lr."""
+    variance_focus: float = 0.85
+    """Lambda of the SiLog loss: 0.85 in BTS and ZoeDepth, 0.5 in Depth Anything V2."""
+    gradient_weight: float = 0.0
+    """Of the multi-scale log-gradient loss beside SiLog, for sharper edges; dense truth
+    only. 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.variance_focus <= 1:
+            raise OptionError(
+                f"variance_focus {self.variance_focus} must lie from 0 to 1"
+            )
+        if not 0 <= self.gradient_weight < math.inf:
+            raise OptionError(
+                f"gradient_weight {self.gradient_weight} must be 0 or a finite number "
+                "above it"
+            )
+
+    def rates(self) -> dict[str, Rate]:
+        encoder_lr = self.head_lr if self.encoder_lr is None else self.encoder_lr
+        return {
+            **super().rates(),
+            "encoder": Rate(encoder_lr, self.weight_decay),
+            "encoder_flat": Rate(encoder_lr, 0.0),
+        }
 
 
 def give_rates(
@@ -228,7 +242,7 @@ def _cosine(start: float, end: float, part: float) -> float:
 
 
 def parameter_groups(
-    network: Network, named: Iterable[tuple[str, nn.Parameter]]
+    network: nn.Module, named: Iterable[tuple[str, nn.Parameter]]
 ) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Trainable tensors with their names by group; groups without any are left out."""
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {
@@ -237,6 +251,12 @@ def parameter_groups(
     for name, parameter in named:
         if parameter.requires_grad:
             flat = "_flat" if parameter.ndim < 2 else ""
-            whole = f"{network.part_of(name)}{flat}"
+            whole = f"{part_of(network, name)}{flat}"
             groups["adapter" if ADAPTER in name else whole].append((name, parameter))
     return {name: parameters for name, parameters in groups.items() if parameters}
+
+
+def part_of(network: nn.Module, name: str) -> str:
+    """The part that a parameter belongs to; a network that has none is all `head`."""
+    own: Callable[[str], str] | None = getattr(network, "part_of", None)
+    return "head" if own is None else own(name)

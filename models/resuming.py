@@ -1,10 +1,11 @@
 """Whether a checkpoint is one that a module can be scored by, or go on from."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
 
 from datamodules.batch import ImageInput
 from datamodules.sizes import Shrink
@@ -12,15 +13,16 @@ from models.adapters.state import differences
 from models.artefacts.checkpoint import ADAPTERS, network_tensors
 from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY
-from models.artefacts.record import check_version
+from models.artefacts.record import Record, check_version
+from models.artefacts.records import record_from
 from models.errors import CheckpointError
-from models.networks.interface import Network
-from models.optimisation import Optimisation
+from models.optimisation import PlainOptimisation
 
+R = TypeVar("R", bound=Record[Any])
 INSTEAD = "the configuration it was trained with, or start from it with model.weights"
 
 
-def record_of(checkpoint: object, own: DepthRecord) -> DepthRecord:
+def record_of(checkpoint: object, own: R) -> R:
     """The record of a checkpoint of the same base and network as one's own.
 
     Args:
@@ -37,7 +39,7 @@ def record_of(checkpoint: object, own: DepthRecord) -> DepthRecord:
             f"{', '.join(description[ADAPTERS])}; use the configuration it was "
             "trained with"
         )
-    return check_same(DepthRecord.from_dict(description), own)
+    return check_same(record_from(description), own)
 
 
 def description_of(checkpoint: object) -> Mapping[str, Any]:
@@ -55,26 +57,27 @@ def description_of(checkpoint: object) -> Mapping[str, Any]:
     return description
 
 
-def check_same(found: DepthRecord, own: DepthRecord) -> DepthRecord:
+def check_same(found: Record[Any], own: R) -> R:
     """Refuse a record of another base or network than one's own.
 
     Raises:
         CheckpointError: Naming both.
     """
-    found.check_base(own.base_sha256)
-    if found.network != own.network:
-        raise CheckpointError(
-            f"the checkpoint is of {found.network}, but the configuration asks for "
-            f"{own.network}; use the configuration it was trained with"
-        )
-    return found
+    if isinstance(found, type(own)):
+        found.check_base(own.base_sha256)
+        if found.network == own.network:
+            return found
+    raise CheckpointError(
+        f"the checkpoint is of {found.network}, but the configuration asks for "
+        f"{own.network}; use the configuration it was trained with"
+    )
 
 
 def check_resumable(
     checkpoint: Mapping[str, Any],
-    own: DepthRecord,
-    network: Network,
-    optimisation: Optimisation,
+    own: Record[Any],
+    network: nn.Module,
+    optimisation: PlainOptimisation,
 ) -> None:
     """Refuse to train on from a checkpoint that means something else.
 
@@ -97,7 +100,7 @@ def check_whole(checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> None:
 
     Args:
         checkpoint: Content of a `.ckpt`.
-        now: `Optimisation.kind` of the configuration.
+        now: `PlainOptimisation.kind` of the configuration.
 
     Raises:
         CheckpointError: Naming what is missing, or both kinds.

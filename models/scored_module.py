@@ -1,10 +1,10 @@
 """Validation and test of depth networks: predictions meet their truth, nine metrics."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -12,12 +12,16 @@ from datamodules.batch import DepthBatch
 from datamodules.errors import DataError
 from datamodules.protocols import Protocol
 from models.alignment import aligned
+from models.artefacts.depth_record import DepthRecord
 from models.boundary import BoundaryF1, BoundaryScores
-from models.metrics import DepthMetrics
+from models.metrics import METRICS, DepthMetrics
 from models.networks.depth_network import with_flip
+from models.networks.interface import Network
+from models.optimisation import Optimisation
 from models.resizing import resize_each
 from models.scoring import Scored, Scoring
 from models.soundness import broken, check_predictions
+from models.task_module import Row, TaskModule, Told
 
 Means = dict[str, Tensor]
 """Metric name to its mean over images."""
@@ -28,18 +32,27 @@ def place(stage: str, source: str = "") -> str:
     return f"{stage}/{source}" if source else stage
 
 
-class ScoredModule(LightningModule):
+class ScoredModule(TaskModule):
     """What scores predictions by the protocol of the data at hand.
 
     Subclasses predict (`forward`, `metres`) and keep the scores.
     """
 
+    takes = "pictures"
+    monitor = ("val/abs_rel", "min")
+    scoring_kind = Scoring
+    scoring: Scoring
+    before_too = "before, median-scaled"
+    record: DepthRecord
+    network: Network
+
     predicts_with = ""
     """Options that `predict.py` needs beside the checkpoint, a blank behind each."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.scoring = Scoring()
+    def __init__(
+        self, network: Network, record: DepthRecord, optimisation: Optimisation
+    ) -> None:
+        super().__init__(network, record, optimisation)
         self.skipped: dict[str, None] = {}
         """What was said of frames that could not be read, in order, each once."""
         self.empty: dict[str, int] = {}
@@ -52,6 +65,7 @@ class ScoredModule(LightningModule):
         self.test_boundary = BoundaryF1()
         self.boundary: dict[str, BoundaryScores] = {}
         """Of the edges of each source, where they are scored."""
+        self._median: dict[str, DepthMetrics] = {}
 
     def metres(self, depth: Tensor, batch: DepthBatch) -> Tensor:
         """What the network says (B, 1, h, w) of a batch's images, in true metres."""
@@ -74,11 +88,6 @@ class ScoredModule(LightningModule):
         if self.scoring.boundary:
             self.boundary[""] = self.test_boundary.scores()
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of what is scored apart; "" of the only one."""
-        return ("",)
-
     def source_of(self, batch: DepthBatch) -> str:
         """Which of them a batch of validation or test is from."""
         return ""
@@ -86,6 +95,81 @@ class ScoredModule(LightningModule):
     def protocol_of(self, source: str = "") -> Protocol:
         """The evaluation rules of the data at hand, or of one of its sources."""
         return cast(Scored, self.trainer.datamodule).protocol  # type: ignore[attr-defined]
+
+    def row(self, stage: str, source: str = "") -> Row:
+        found, where = self.trainer.callback_metrics, place(stage, source)
+        values = {name: found.get(f"{where}/{name}") for name in METRICS}
+        return {name: float(v) for name, v in values.items() if v is not None}
+
+    def begin_before(self) -> None:
+        self._median = {
+            source: DepthMetrics().to(self.device) for source in self.sources
+        }
+
+    def note_before(self, batch: DepthBatch, outputs: Tensor) -> None:
+        target, valid = batch["depth"], batch["valid"]
+        source = self.source_of(batch)
+        protocol = self.protocol_of(source)
+        scaled = aligned(outputs, target, valid, "median", protocol.max_depth)
+        self._median[source].update(scaled, target, valid, protocol.silog)
+
+    def rows_before(self) -> dict[str, Row]:
+        rows = {}
+        for source, metrics in self._median.items():
+            means = metrics.compute()
+            rows[source] = {name: float(means[name]) for name in METRICS}
+            metrics.reset()
+        return rows
+
+    def told(self, rows: Mapping[str, Row], source: str) -> Told:
+        protocol, images = self.protocol_of(source), self.images[place("val", source)]
+        named = f"{source}: " if source else ""
+        return Told(
+            heading=f"{named}protocol {protocol.name}, {images} images",
+            rows=rows,
+            content={"protocol": protocol.name, "n_images": images},
+            notes=count_warning(protocol, images),
+        )
+
+    def tested(self, source: str) -> Told:
+        where = place("test", source)
+        protocol, images = self.protocol_of(source), self.images[where]
+        empty, edges = self.empty[where], self.boundary.get(source)
+        metrics, scoring = self.row("test", source), self.scoring
+        notes = []
+        if edges is not None:
+            notes.append(
+                f"boundary F1 {edges.f1:.4f} of {edges.n_images} images; "
+                f"{edges.n_without_edges} have no edge and were not averaged"
+            )
+        if empty:
+            notes.append(f"{empty} images had no valid pixel and were not averaged")
+        return Told(
+            heading=f"{source}: protocol {protocol.name}, {images} images".removeprefix(
+                ": "
+            ),
+            rows={scoring.label: metrics},
+            content={
+                **({"source": source} if source else {}),
+                "protocol": protocol.name,
+                "n_images": images,
+                "metrics": metrics,
+                "align": scoring.align,
+                "flip_tta": scoring.flip_tta,
+                "boundary": edges and edges._asdict(),
+                "n_empty": empty,
+            },
+            notes=[*notes, *count_warning(protocol, images)],
+            name=(f"{source}_" if source else "") + protocol.name + scoring.suffix,
+            counted=images + empty,
+            unit="images",
+        )
+
+    def next_command(self, checkpoint: str) -> str:
+        return (
+            f"python predict.py PHOTOGRAPHS --model {checkpoint} "
+            f"{self.predicts_with}--output predictions"
+        )
 
     def _evaluate(
         self, batch: DepthBatch, metrics: DepthMetrics, scoring: Scoring
@@ -163,3 +247,13 @@ class ScoredModule(LightningModule):
 
     def _keep_scores(self, scores: dict[str, Any], source: str) -> None:
         self.scores = scores
+
+
+def count_warning(protocol: Protocol, images: int) -> list[str]:
+    """A line that says so where a score is not of the protocol's own list."""
+    if protocol.n_images in (None, images):
+        return []
+    return [
+        f"WARNING: {protocol.name} has {protocol.n_images} images, but {images} were "
+        "scored: this is not the number of the literature"
+    ]

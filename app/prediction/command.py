@@ -48,7 +48,7 @@ def run(
     check_installed(prediction.engine)
     opened = open_model(source.model, Asked(source.network, source.base))
     if hand_over.wanted:
-        size = prediction.input_size(opened.image_size, opened.network.patch_px)
+        size = opened.export_size(prediction.input_size)
         hand_on(opened, hand_over, size)
     if prediction.images:
-        predict(OneNetwork(computed(opened, prediction)), prediction)
+        predict(OneNetwork(computed(opened.for_pictures(), prediction)), prediction)

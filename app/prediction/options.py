@@ -56,8 +56,8 @@ class HandOver:
     def __post_init__(self) -> None:
         for name, needed in (
             ("export_format", self.wanted),
-            ("export_half", self.form == "onnx"),
-            ("export_base", self.form == "peft"),
+            ("export_half", self.export_format == "onnx"),
+            ("export_base", self.export_format == "peft"),
             ("private", self.push_to_hub is not None),
             ("license", self.push_to_hub is not None),
         ):
@@ -68,11 +68,6 @@ class HandOver:
     def wanted(self) -> bool:
         """Whether anything is to be handed on."""
         return self.export is not None or self.push_to_hub is not None
-
-    @property
-    def form(self) -> str:
-        """As in `models.artefacts.FORMS`."""
-        return self.export_format or "depth-anything"
 
 
 @dataclass(frozen=True)

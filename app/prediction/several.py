@@ -77,7 +77,11 @@ def _hand_on(
         size = prediction.input_size(opened.image_size, opened.network.patch_px)
         hand_on(opened, wanted, size)
         return
-    if wanted.form != "adapter" or wanted.push_to_hub is not None or base is not None:
+    if (
+        wanted.export_format != "adapter"
+        or wanted.push_to_hub is not None
+        or base is not None
+    ):
         what = "--push-to-hub" if wanted.push_to_hub else f"--export {wanted.export}"
         raise ExportError(
             f"{what} is of one network, and {several.source} has the adapters "

@@ -10,13 +10,13 @@ from app.publishing.hub import Publication, check, publish, recorded_results
 from datamodules.files.whole import whole_folder
 from datamodules.sizes import InputSize
 from models.artefacts import form_named
-from models.artefacts.form import ExportOptions, Opened, check_free, save
+from models.artefacts.form import ExportOptions, OpenedModel, check_free, save
 from models.artefacts.mixed import ROUTER_FILE, Several
 from models.router import Router
 
 
 @rank_zero_only
-def hand_on(opened: Opened, wanted: HandOver, size: InputSize) -> None:
+def hand_on(opened: OpenedModel, wanted: HandOver, size: InputSize) -> None:
     """Export a network, and publish the export if that is asked for.
 
     Args:
@@ -32,7 +32,7 @@ def hand_on(opened: Opened, wanted: HandOver, size: InputSize) -> None:
         _export(opened, wanted, size, Path(wanted.export).expanduser())
         return
     publication = Publication(
-        wanted.push_to_hub, wanted.private, wanted.form, wanted.license
+        wanted.push_to_hub, wanted.private, _form(opened, wanted), wanted.license
     )
     licence = check(publication, opened.record)
     # Before adapters are folded in.
@@ -75,8 +75,15 @@ def hand_on_several(several: Several, folder: Path, router: Router | None) -> No
     )
 
 
-def _export(opened: Opened, wanted: HandOver, size: InputSize, folder: Path) -> None:
-    form = form_named(wanted.form)
+def _form(opened: OpenedModel, wanted: HandOver) -> str:
+    """The form that is asked for, or the usual one of such a model."""
+    return wanted.export_format or next(iter(opened.forms))
+
+
+def _export(
+    opened: OpenedModel, wanted: HandOver, size: InputSize, folder: Path
+) -> None:
+    form = form_named(_form(opened, wanted), opened.forms)
     options = ExportOptions(size, wanted.export_half, wanted.export_base)
     worst = save(form, opened, folder, options)
     what = "merged network" if form.folds_in else "adapter"

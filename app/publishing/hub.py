@@ -12,29 +12,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from models.artefacts import form_named
-from models.artefacts.depth_record import DepthRecord
-from models.artefacts.published import depth_anything_3
-from models.artefacts.published.identity import OFFICIAL
-from models.artefacts.published.sources import (
-    OTHER_LICENCES,
-    SOURCES,
-    TINY_ROOMS,
-    timm_licence,
-)
+from models.artefacts.depth_facts import depth_facts
+from models.artefacts.published.sources import OTHER_LICENCES
+from models.artefacts.record import Record
 from models.errors import ExportError
-from models.metrics import METRICS
-from models.networks.interface import OutputSpec
-from models.networks.presets import NetworkSpec
-from models.networks.timm_network import TimmSpec
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 ATTEMPTS, WAIT_S = 4, 1.0
-DATASETS = {
-    "nyu_eigen": ("nyu_depth_v2", "NYU Depth v2"),
-    "kitti_eigen_garg_kb": ("kitti", "KITTI, Eigen's split"),
-    "kitti_eigen_garg_full": ("kitti", "KITTI, Eigen's split"),
-    "kitti_da2": ("kitti", "KITTI, Eigen's split"),
-}
 # What a connection that breaks raises, in whichever HTTP library the client uses.
 BROKEN: tuple[type[BaseException], ...] = HfHubHTTPError.__bases__
 T = TypeVar("T")
@@ -52,7 +36,7 @@ class Publication:
     """None takes the base's."""
 
 
-def check(publication: Publication, record: DepthRecord | None) -> str:
+def check(publication: Publication, record: Record[Any] | None) -> str:
     """Everything that can be refused before any work is done.
 
     Returns:
@@ -93,36 +77,15 @@ def check(publication: Publication, record: DepthRecord | None) -> str:
     return wanted
 
 
-def licence_of(record: DepthRecord) -> str | None:
+def licence_of(record: Record[Any]) -> str | None:
     """The licence of base weights, None where it is not known."""
-    weights = record.base.weights
-    if weights is None or record.family.licence is not None:
-        return record.family.licence
-    if weights == TINY_ROOMS:
-        return "apache-2.0"
-    if weights in SOURCES:
-        return SOURCES[weights].licence
-    if licence := timm_licence(weights):
-        return licence
-    # Only the official files: of a network with the same shapes nothing follows.
-    if depth_anything_3.OFFICIAL.search(Path(weights).name):
-        return "apache-2.0"
-    found = OFFICIAL.search(Path(weights).name)
-    if found is None:
-        return None
-    if found["v1"]:
-        return "apache-2.0"
-    # Depth Anything V2 README: Small is Apache-2.0, the larger ones CC-BY-NC-4.0. The
-    # metric Small files come without a statement.
-    if found["v2"] != "s":
-        return "cc-by-nc-4.0"
-    return None if found["domain"] else "apache-2.0"
+    return record.licence()
 
 
 def publish(
     folder: Path,
     publication: Publication,
-    record: DepthRecord | None,
+    record: Record[Any] | None,
     licence: str,
     results: list[dict[str, Any]],
     trained: int,
@@ -169,76 +132,60 @@ def publish(
 
 def card(
     publication: Publication,
-    record: DepthRecord | None,
+    record: Record[Any] | None,
     licence: str,
     results: list[dict[str, Any]],
     trained: int,
 ) -> str:
     """The model card: metadata that the Hub understands, and what a reader asks."""
-    repo, form = publication.repo_id, form_named(publication.form)
-    metric = [r for r in results if r["align"] == "none"]
-    base = None if record is None else record.base.weights
-    source = SOURCES.get(base or "")
-    base_id = source.repo_id if source else base if timm_licence(base or "") else None
+    facts = depth_facts(None) if record is None else record.facts()
+    repo, form = publication.repo_id, form_named(publication.form, facts.forms)
     other = OTHER_LICENCES.get(licence)
+    shown = [found for result in results if (found := facts.shown(result))]
     evaluations = [
         EvalResult(
-            task_type="depth-estimation",
-            dataset_type=DATASETS.get(r["protocol"], ("rgb-d", "own frames"))[0],
-            dataset_name=DATASETS.get(r["protocol"], ("rgb-d", "own frames"))[1],
-            dataset_config=r["protocol"],
-            metric_type=name,
+            task_type=facts.task,
+            dataset_type=kind,
+            dataset_name=dataset,
+            dataset_config=config,
+            metric_type=result.metric or name,
+            metric_name=name if result.metric else None,
             metric_value=round(value, 4),
         )
-        for r in metric
-        if not r["flip_tta"]
-        for name, value in r["metrics"].items()
-        if name in METRICS
+        for result in shown
+        if result.dataset
+        for kind, dataset, config in [result.dataset]
+        for name, value in result.metrics.items()
     ]
     data = ModelCardData(
         license="other" if other else licence,
         license_name=licence if other else None,
         license_link=other,
         library_name=form.library,
-        pipeline_tag="depth-estimation",
-        base_model=base_id,
-        tags=["depth-estimation", "metric-depth", "lava-depth"],
+        pipeline_tag=facts.task,
+        base_model=facts.base_id,
+        tags=list(facts.tags),
         model_name=repo.split("/")[-1] if evaluations else None,
         eval_results=evaluations or None,
     )
     adapter = None if record is None else record.to_dict()["adapter"]
-    shown = [
-        {**r, "how": ", averaged with the mirrored image" if r["flip_tta"] else ""}
-        for r in metric
-    ]
-    spec = None if record is None else record.network
     return str(
         ModelCard.from_template(
             data,
             template_path=str(TEMPLATE),
             title=repo.split("/")[-1],
-            network=network_words(spec),
-            max_depth="?" if spec is None else spec.max_depth,
-            base=(source.repo_id if source else base) or "not recorded",
+            words=facts.words,
+            base=facts.base or "not recorded",
             commit=None if record is None else record.base.commit,
             method="trained in full" if adapter is None else adapter["method"],
             trained=f"{trained:,}",
-            image_size="?" if record is None else list(record.image_size),
+            more=facts.more,
             licence=f"[{licence}]({other})" if other else licence,
             results=shown,
             language=form.language,
-            usage=form.usage.format(repo=repo),
+            usage=facts.usage.get(form.name, form.usage).format(repo=repo),
         )
     )
-
-
-def network_words(spec: OutputSpec | None) -> str:
-    """What kind of network this is, for a sentence."""
-    if isinstance(spec, NetworkSpec):
-        return f"Depth Anything {spec.version}, size {spec.size}"
-    if isinstance(spec, TimmSpec):
-        return f"timm's {spec.model} under a DPT head"
-    return "A depth network" if spec is None else f"A network of {type(spec).__name__}"
 
 
 def recorded_results(model: str) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ def open_shelf(source: Source, serving: Serving) -> Shelf:
     if serving.adapters is None and not mixed:
         check_installed(prediction.engine)
         opened = open_model(source.model, Asked(source.network, source.base))
-        return Shelf.of_network(computed(opened, prediction), prediction)
+        return Shelf.of_network(computed(opened.for_pictures(), prediction), prediction)
     no_engine(prediction)
     if source.network is not None or source.base is not None:
         raise DataError(

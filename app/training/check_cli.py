@@ -6,14 +6,14 @@ import jsonargparse
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
-from app.training.cli import DepthCLI, set_up
+from app.training.cli import TaskCLI, set_up
 from app.training.data_check import check_data
 from app.training.parser import OneLineParser
-from datamodules.base import DepthDataModule
-from models.depth_module import DepthModule
+from datamodules.task_data import TaskDataModule
+from models.task_module import TaskModule
 
 
-class CheckCLI(DepthCLI):
+class CheckCLI(TaskCLI):
     """Takes the options of `fit`; no weights are read, and no run folder is made."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -30,7 +30,7 @@ class CheckCLI(DepthCLI):
 
     def instantiate_classes(self) -> None:
         parser = OneLineParser()
-        parser.add_subclass_arguments(DepthDataModule, "data")
+        parser.add_subclass_arguments(TaskDataModule, "data")
         config = jsonargparse.Namespace(data=self.config.data)  # type: ignore[no-untyped-call]
         self.datamodule = parser.instantiate(config).data
 
@@ -39,8 +39,8 @@ def run(args: Sequence[str]) -> None:
     """Look at the data of a recipe."""
     set_up()
     cli = CheckCLI(
-        DepthModule,
-        DepthDataModule,
+        TaskModule,
+        TaskDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         parser_class=OneLineParser,

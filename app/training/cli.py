@@ -1,8 +1,10 @@
 """The command line of train.py: fit, validate and test."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, ClassVar
 
 import jsonargparse
@@ -27,16 +29,16 @@ from app.training.metrics_file import MetricsFile
 from app.training.parser import OneLineParser
 from app.training.previews import Previews
 from app.training.results import Summary, TestResults
-from datamodules.base import DepthDataModule
 from datamodules.mixed import MixedDataModule
+from datamodules.task_data import TaskDataModule
 from models.adapters import AdapterConfig
 from models.artefacts.files import read_torch
-from models.depth_module import DepthModule
 from models.errors import CheckpointError, OptionError
-from models.scoring import Scoring
+from models.scoring import SCORINGS
+from models.task_module import TaskModule
 
 
-class DepthCLI(LightningCLI):
+class TaskCLI(LightningCLI):
     """LightningCLI with this project's links, callbacks and run folder.
 
     A run writes everything into `runs/<config name>/version_N/` (below
@@ -70,8 +72,6 @@ class DepthCLI(LightningCLI):
         parser.add_lightning_class_args(LearningRateMonitor, "learning_rate")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "val/abs_rel",
-                "checkpoint.mode": "min",
                 "checkpoint.filename": "best",
                 "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
@@ -89,7 +89,8 @@ class DepthCLI(LightningCLI):
         """Options of one command alone; Lightning has no public place for them."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "test":
-            parser.add_class_arguments(Scoring, None)
+            for kind in SCORINGS:
+                parser.add_class_arguments(kind, None)
             # The table of `TestResults` takes the place of Lightning's.
             parser.set_defaults(verbose=False)
         return parser
@@ -146,8 +147,7 @@ class DepthCLI(LightningCLI):
     def before_test(self) -> None:
         """Hand the options of `test` to the module."""
         self.before_validate()
-        config = self.config["test"]
-        self.model.scoring = Scoring(config.align, config.flip_tta, config.boundary)
+        self.model.scoring = _scoring(self.config["test"], type(self.model))
 
     def _checkpoint(self) -> Mapping[str, Any] | None:
         """What is in the file that --ckpt_path names; None without one."""
@@ -195,7 +195,9 @@ class DepthCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder and put checkpoints and logs into it."""
         config = self.config[self.subcommand]
-        _check_together(config)
+        model = _check_together(config)
+        if config.checkpoint.monitor is None:
+            config.checkpoint.monitor, config.checkpoint.mode = model.monitor
         if (root := config.trainer.default_root_dir) is not None:
             config.trainer.default_root_dir = str(Path(root).expanduser())
         runs = folder.runs_of(config)
@@ -240,26 +242,50 @@ class DepthCLI(LightningCLI):
                 callback.report()
 
 
-def _of_each(name: str, data: DepthDataModule) -> Any:
+def _of_each(name: str, data: TaskDataModule) -> Any:
     """An attribute of the data, or of each of their sources by name."""
     if isinstance(data, MixedDataModule):
         return {part: getattr(source, name) for part, source in data.parts.items()}
-    return getattr(data, name)
+    # The link goes nowhere where a module does not take it.
+    return getattr(data, name, None)
 
 
-def _check_together(config: jsonargparse.Namespace) -> None:
-    """Refuse a mixed module without mixed data, or the other way round.
+def _scoring(config: jsonargparse.Namespace, model: type[TaskModule]) -> Any:
+    """The options of `test` that are a module's own.
+
+    Raises:
+        OptionError: If one of another kind of module was given.
+    """
+    for kind in SCORINGS:
+        for option in fields(kind):
+            given = getattr(config, option.name)
+            if kind is not model.scoring_kind and given != option.default:
+                raise OptionError(
+                    f"--{option.name} {given} is not for {model.__name__}; of test it "
+                    f"takes {', '.join(_names(model.scoring_kind))}"
+                )
+    own = _names(model.scoring_kind)
+    return model.scoring_kind(*(getattr(config, name) for name in own))
+
+
+def _names(kind: Any) -> list[str]:
+    return [option.name for option in fields(kind)]
+
+
+def _check_together(config: jsonargparse.Namespace) -> type[TaskModule]:
+    """Refuse a module whose batches the data do not have; returns its class.
 
     Raises:
         OptionError: Naming both.
     """
-    model, data = config.model.class_path, config.data.class_path
-    mixed = [path.rpartition(".")[2].startswith("Mixed") for path in (model, data)]
-    if mixed[0] != mixed[1]:
+    model: type[TaskModule] = resolve_name(config.model.class_path)
+    data: type[TaskDataModule] = resolve_name(config.data.class_path)
+    if model.takes != data.gives:
         raise OptionError(
-            f"{model} and {data} do not go together: models.MixedModule trains an "
-            "adapter for each source of datamodules.MixedDataModule"
+            f"{config.model.class_path} and {config.data.class_path} do not go "
+            f"together: the first takes {model.takes}, the second has {data.gives}"
         )
+    return model
 
 
 def _spec(kind: type, arguments: dict[str, object]) -> jsonargparse.Namespace:
@@ -282,14 +308,14 @@ def _default_precision() -> str:
 def run(args: ArgsType, command: str) -> None:
     """Run one command."""
 
-    class CommandCLI(DepthCLI):
+    class CommandCLI(TaskCLI):
         pass
 
     CommandCLI.command = command
     set_up()
     CommandCLI(
-        DepthModule,
-        DepthDataModule,
+        TaskModule,
+        TaskDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         parser_class=OneLineParser,

@@ -1,19 +1,25 @@
 """A check of the data: what train.py check prints, and a glance before fit."""
 
 import sys
+from functools import singledispatch
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from app.errors import fail
 from datamodules.base import DepthDataModule
+from datamodules.prompts import prompt_of
 from datamodules.splits import Split
 from datamodules.survey import Survey, survey, suspicions, unread, unusable
+from datamodules.task_data import TaskDataModule
+from datamodules.text_base import TextDataModule
+from models.errors import OptionError
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 BINS, BAR = 10, 40
 HELD_OUT = 16
 """Frames for validation and test that are looked at, at most."""
+GOOD = "good to train on"
 GLANCE_S = 1.5
 """Time for the glance at the start of a run: nobody waits for it."""
 
@@ -43,18 +49,38 @@ class DataCheck(Callback):
                 print(f"warning: {named} (train.py check says more)", file=sys.stderr)
 
 
-def check_data(data: DepthDataModule, frames: int) -> None:
+@singledispatch
+def check_data(data: TaskDataModule, frames: int) -> None:
     """Print what the data look like, and end with one line if they cannot be used.
 
     Args:
         data: Of any kind; of mixed data each source is looked at.
         frames: At most so many are looked at, for training.
     """
+    raise OptionError(f"there is no check of {type(data).__name__}; train on them")
+
+
+@check_data.register
+def _(data: DepthDataModule, frames: int) -> None:
     data.prepare_data()
     for name, part in data.parts.items():
         if name:
             print(f"source {name}")
         _check_part(part, frames)
+
+
+@check_data.register
+def _(data: TextDataModule, frames: int) -> None:
+    for part in SPLITS:
+        for task, rows in data.rows(part).items():
+            asked = [row for row in rows if row.options]
+            text = f"{part:<6}{len(rows):>8} rows, {len(asked)} with options"
+            lengths = [len(prompt_of(r, data.prompt, training=True)) for r in rows]
+            longest = f"prompts up to {max(lengths)} characters"
+            print(": ".join(filter(None, (task, f"{text}, {longest}"))))
+    if data.missing:
+        print(f"suspicious: there is no {', '.join(data.missing)} to test on")
+    print("verdict: " + ("look at what is suspicious" if data.missing else GOOD))
 
 
 def _check_part(data: DepthDataModule, frames: int) -> None:
@@ -79,9 +105,7 @@ def _check_part(data: DepthDataModule, frames: int) -> None:
         strange |= dict.fromkeys(_said(found, data))
     for line in strange:
         print(f"suspicious: {line}")
-    print(
-        "verdict: " + ("look at what is suspicious" if strange else "good to train on")
-    )
+    print("verdict: " + ("look at what is suspicious" if strange else GOOD))
 
 
 def _said(found: Survey, data: DepthDataModule) -> list[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.training.folder import RunCallback
+from datamodules.base import DepthDataModule
 from datamodules.batch import DepthBatch, ImageInput
 from datamodules.files.depths.writing import colour
 from datamodules.files.whole import write_bytes
@@ -52,6 +53,8 @@ class Previews(RunCallback):
         if due or trainer.current_epoch % self.every_n_epochs == 0:
             wanted = self.frames - len(self._rows)
             whole = trainer.datamodule  # type: ignore[attr-defined]
+            if not isinstance(whole, DepthDataModule):
+                return
             data = whole.source_of(batch)
             for i in range(min(wanted, len(batch["path"]))):
                 self._rows.append(

@@ -1,5 +1,6 @@
 """What a run ends with: the table before and after, and the files beside it."""
 
+import re
 import shlex
 import time
 from collections.abc import Mapping
@@ -10,21 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from app.training.folder import RunCallback
-from datamodules.batch import DepthBatch
 from datamodules.files.whole import write_json
-from datamodules.protocols import Protocol
-from models.alignment import Align, aligned
-from models.depth_module import DepthModule
-from models.metrics import METRICS, DepthMetrics
-from models.scored_module import place
-
-Row = dict[str, float]
-LABELS: dict[Align, str] = {
-    "none": "metric",
-    "median": "median-scaled, not metric",
-    "scale_shift": "scale and shift fitted, not metric",
-    "disparity": "affine disparity fitted, not metric",
-}
+from models.task_module import Row, TaskModule
 
 
 class Summary(RunCallback):
@@ -36,9 +24,8 @@ class Summary(RunCallback):
     """
 
     def __init__(self) -> None:
-        self._median: dict[str, DepthMetrics] = {}
         self._before: dict[str, Row] = {}
-        self._before_median: dict[str, Row] = {}
+        self._before_too: dict[str, Row] = {}
         self._seconds = 0.0
         self._began = time.monotonic()
         self._report = ""
@@ -46,68 +33,58 @@ class Summary(RunCallback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "before": self._before,
-            "before_median": self._before_median,
+            "before_median": self._before_too,
             "seconds": self._elapsed(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._before = _by_source(state_dict["before"])
-        self._before_median = _by_source(state_dict["before_median"])
+        self._before_too = _by_source(state_dict["before_median"])
         self._seconds = state_dict["seconds"]
         self._began = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic()
-        if isinstance(pl_module, DepthModule):
-            self._median = {
-                source: DepthMetrics().to(pl_module.device)
-                for source in pl_module.sources
-            }
+        _task(pl_module).begin_before()
 
     def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: DepthBatch,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         if trainer.sanity_checking:
-            assert isinstance(pl_module, DepthModule)
-            target, valid = batch["depth"], batch["valid"]
-            source = pl_module.source_of(batch)
-            protocol = pl_module.protocol_of(source)
-            scaled = aligned(outputs, target, valid, "median", protocol.max_depth)
-            self._median[source].update(scaled, target, valid, protocol.silog)
+            _task(pl_module).note_before(batch, outputs)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        median = {}
-        for source, metrics in self._median.items():
-            means = metrics.compute()
-            median[source] = {name: float(means[name]) for name in METRICS}
-            metrics.reset()
+        module = _task(pl_module)
+        too = module.rows_before()
         # A resumed run is checked, too, but did not begin there.
         if trainer.num_sanity_val_steps == float("inf") and not self._before:
-            found = trainer.callback_metrics
-            self._before = {s: _row(found, place("val", s)) for s in median}
-            self._before_median = median
+            self._before = {s: module.row("val", s) for s in module.sources}
+            self._before_too = too
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(pl_module, DepthModule) or not trainer.is_global_zero:
+        if not trainer.is_global_zero:
             return
-        found = trainer.callback_metrics
-        after = {s: _row(found, place("val", s)) for s in pl_module.sources}
+        module, found = _task(pl_module), trainer.callback_metrics
+        after = {s: module.row("val", s) for s in module.sources}
         if not all(after.values()):
             nothing = ["nothing was validated: there is no score"]
-            self._report = "\n".join(nothing + self._places(trainer, pl_module))
+            self._report = "\n".join(nothing + self._places(trainer, module))
             return
-        trainable, total = parameters(pl_module)
+        trainable, total = module.counts()
         lines: list[str] = []
         scores: dict[str, dict[str, Any]] = {}
         for source, row in after.items():
-            scores[source] = self._scores(pl_module, source, row)
-            lines += self._table(pl_module, source, row)
+            rows = self._rows(module, source, row)
+            told = module.told({n: r for n, r in rows.items() if r}, source)
+            named = {_key(label): row for label, row in rows.items()}
+            scores[source] = {**named, **told.content}
+            lines += [told.heading, table(told.rows), *told.notes]
         routed = found.get("val/routed")
         summary = {
             **scores.get("", {"adapters": scores}),
@@ -120,38 +97,19 @@ class Summary(RunCallback):
             write_json(self.folder / "summary.json", summary)
         if routed is not None:
             lines.append(f"the router chose rightly for {100 * routed:.1f} % of images")
-        lines.append(
-            f"trained {trainable:,} of {total:,} parameters "
-            f"({100 * trainable / total:.2f} %)"
-        )
-        self._report = "\n".join(lines + self._places(trainer, pl_module))
+        lines.append(_trained(module))
+        self._report = "\n".join(lines + self._places(trainer, module))
 
-    def _scores(self, module: DepthModule, source: str, after: Row) -> dict[str, Any]:
-        """What `summary.json` says of a source."""
-        return {
-            "before": self._before.get(source),
-            "before_median_scaled": self._before_median.get(source),
-            "after": after,
-            "protocol": module.protocol_of(source).name,
-            "n_images": module.images[place("val", source)],
-        }
+    def _rows(
+        self, module: TaskModule, source: str, after: Row
+    ) -> dict[str, Row | None]:
+        """Of a source, by label; None where nothing was scored."""
+        rows: dict[str, Row | None] = {"before": self._before.get(source)}
+        if module.before_too:
+            rows[module.before_too] = self._before_too.get(source)
+        return {**rows, "after": after}
 
-    def _table(self, module: DepthModule, source: str, after: Row) -> list[str]:
-        protocol = module.protocol_of(source)
-        images = module.images[place("val", source)]
-        rows = {
-            "before": self._before.get(source),
-            "before, median-scaled": self._before_median.get(source),
-            "after": after,
-        }
-        named = f"{source}: " if source else ""
-        return [
-            f"{named}protocol {protocol.name}, {images} images",
-            table({name: row for name, row in rows.items() if row}),
-            *count_warning(protocol, images),
-        ]
-
-    def _places(self, trainer: Trainer, module: DepthModule) -> list[str]:
+    def _places(self, trainer: Trainer, module: TaskModule) -> list[str]:
         """Where things are, and what to do next."""
         lines = []
         if self.folder is not None:
@@ -163,8 +121,7 @@ class Summary(RunCallback):
                 return [
                     *lines,
                     f"{kind} checkpoint: {path}",
-                    f"next: python predict.py PHOTOGRAPHS --model {path} "
-                    f"{module.predicts_with}--output predictions",
+                    f"next: {module.next_command(path)}",
                 ]
         return lines
 
@@ -178,10 +135,10 @@ class Summary(RunCallback):
 
 
 class TestResults(Callback):
-    """The result table of `train.py test`, and `test_<protocol>.json`.
+    """The result table of `train.py test`, and `test_<rules>.json`.
 
-    Aligned and mirrored scores are labelled and have files of their own. A file lies
-    beside the checkpoint that was tested, or else in `--trainer.default_root_dir`.
+    Scores by other rules are labelled and have files of their own. A file lies beside
+    the checkpoint that was tested, or else in `--trainer.default_root_dir`.
     """
 
     def __init__(self) -> None:
@@ -189,41 +146,28 @@ class TestResults(Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(pl_module, DepthModule):
-            return
+        module = _task(pl_module)
         lines: list[str] = []
         loaders = trainer.test_dataloaders
         each = loaders if isinstance(loaders, list) else [loaders]
-        for source, loader in zip(pl_module.sources, each, strict=True):
-            lines += self._of_source(trainer, pl_module, source, len(loader.dataset))
+        for source, loader in zip(module.sources, each, strict=True):
+            lines += self._of_source(trainer, module, source, len(loader.dataset))
         self._report = "\n".join(lines)
 
     def _of_source(
-        self, trainer: Trainer, module: DepthModule, source: str, frames: int
+        self, trainer: Trainer, module: TaskModule, source: str, items: int
     ) -> list[str]:
         """Write a source's results; what to print of them."""
-        where = place("test", source)
-        metrics = _row(trainer.callback_metrics, where)
-        protocol, images = module.protocol_of(source), module.images[where]
-        trainable, total = parameters(module)
-        record, scoring = module.record_of(source), module.scoring
-        empty, edges = module.empty[where], module.boundary.get(source)
+        told, record = module.tested(source), module.record_of(source)
+        trainable, total = module.counts()
         ckpt = trainer.ckpt_path
         folder = Path(ckpt).parent if ckpt else Path(trainer.default_root_dir)
-        part = "" if images + empty >= frames else "_part"
-        named = f"_{source}" if source else ""
-        path = folder / f"test{named}_{protocol.name}{scoring.suffix}{part}.json"
+        part = "" if told.counted >= items else "_part"
+        path = folder / f"test_{told.name}{part}.json"
         write_json(
             path,
             {
-                **({"source": source} if source else {}),
-                "protocol": protocol.name,
-                "n_images": images,
-                "metrics": metrics,
-                "align": scoring.align,
-                "flip_tta": scoring.flip_tta,
-                "boundary": edges and edges._asdict(),
-                "n_empty": empty,
+                **told.content,
                 "checkpoint": Path(ckpt).name if ckpt else None,
                 "model": record.own()["network"] | {"base": record.base.weights},
                 "adapter": record.to_dict()["adapter"],
@@ -231,24 +175,10 @@ class TestResults(Callback):
                 "total_params": total,
             },
         )
-        label = LABELS[scoring.align] + (", with flip" if scoring.flip_tta else "")
-        lines = [
-            f"{source}: protocol {protocol.name}, {images} images".removeprefix(": "),
-            table({label: metrics}),
-            f"trained {trainable:,} of {total:,} parameters "
-            f"({100 * trainable / total:.2f} %)",
-        ]
-        if edges is not None:
-            lines.append(
-                f"boundary F1 {edges.f1:.4f} of {edges.n_images} images; "
-                f"{edges.n_without_edges} have no edge and were not averaged"
-            )
-        if empty:
-            lines.append(f"{empty} images had no valid pixel and were not averaged")
-        lines += count_warning(protocol, images)
+        lines = [told.heading, table(told.rows), _trained(module), *told.notes]
         if part:
             lines.append(
-                f"WARNING: {images + empty} of {frames} images were scored; this is "
+                f"WARNING: {told.counted} of {items} {told.unit} were scored; this is "
                 "no result of the data set"
             )
         return [*lines, f"results: {_relative(str(path))}"]
@@ -259,42 +189,46 @@ class TestResults(Callback):
             print(f"\n{self._report}")
 
 
-def count_warning(protocol: Protocol, images: int) -> list[str]:
-    """A line that says so where a score is not of the protocol's own list."""
-    if protocol.n_images in (None, images):
-        return []
-    return [
-        f"WARNING: {protocol.name} has {protocol.n_images} images, but {images} were "
-        "scored: this is not the number of the literature"
-    ]
-
-
 def table(rows: Mapping[str, Row]) -> str:
-    """Rows of the nine metrics in columns; delta is better high, the rest low."""
+    """Rows of metrics in columns, those of the first row."""
     width = max(len(name) for name in rows)
-    lines = [" ".join([" " * width, *(f"{name:>8}" for name in METRICS)])]
+    columns = {name: max(8, len(name)) for name in next(iter(rows.values()))}
+    heads = (f"{name:>{space}}" for name, space in columns.items())
+    lines = [" ".join([" " * width, *heads])]
     for name, row in rows.items():
-        cells = (f"{row[metric]:8.4f}" for metric in METRICS)
+        cells = (f"{_cell(row.get(n)):>{space}}" for n, space in columns.items())
         lines.append(" ".join([f"{name:<{width}}", *cells]))
     return "\n".join(lines)
 
 
-def parameters(module: DepthModule) -> tuple[int, int]:
-    """Numbers of trainable and of all parameters of a module's network."""
-    trained = {p for _, p in module.trained_parameters() if p.requires_grad}
-    whole = {*module.network.parameters(), *trained}
-    return sum(p.numel() for p in trained), sum(p.numel() for p in whole)
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _trained(module: TaskModule) -> str:
+    trainable, total = module.counts()
+    return (
+        f"trained {trainable:,} of {total:,} parameters "
+        f"({100 * trainable / total:.2f} %)"
+    )
+
+
+def _task(module: LightningModule) -> TaskModule:
+    assert isinstance(module, TaskModule)
+    return module
+
+
+def _key(label: str) -> str:
+    """A row's label as JSON has it."""
+    return re.sub(r"\W+", "_", label)
 
 
 def _by_source(rows: Mapping[str, Any]) -> dict[str, Row]:
     """Of a checkpoint; those up to November 2026 have the row of the only source."""
     plain = any(not isinstance(row, Mapping) for row in rows.values())
     return {"": dict(rows)} if plain else dict(rows)
-
-
-def _row(metrics: Mapping[str, Any], stage: str) -> Row:
-    found = {name: metrics.get(f"{stage}/{name}") for name in METRICS}
-    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def _relative(path: str) -> str:

@@ -130,6 +130,12 @@ def plan_parameter(
         raise AdapterError(f"{name} {reason}")
     if weight.ndim < 2:
         raise AdapterError(f"{name} has {weight.ndim} axes; an increment needs two")
+    if weight.ndim > 2 and weight.shape[0] in _experts(owner):
+        raise AdapterError(
+            f"{name} stacks the weights of {weight.shape[0]} experts in one tensor "
+            f"{tuple(weight.shape)}, which one increment would mix; adapt the layers "
+            "beside them, such as attention"
+        )
     sharing = owners.sharing(owner, attribute)
     if len(sharing) > 1:
         raise AdapterError(
@@ -138,6 +144,13 @@ def plan_parameter(
     return AdaptedParameter(
         _build(name, config, WeightShape(tuple(weight.shape)), weight)
     )
+
+
+def _experts(owner: nn.Module) -> set[object]:
+    """How many experts a module says that it has, under whatever name."""
+    return {
+        value for name, value in vars(owner).items() if name.endswith("num_experts")
+    }
 
 
 def attach_parameter(owner: nn.Module, attribute: str, step: AdaptedParameter) -> None:

@@ -2,24 +2,25 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.files.whole import whole_folder, write_json
 from models.artefacts.checkpoint import restored
-from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import read_json, read_tensors, save_tensors
-from models.artefacts.form import Asked, ExportOptions, Form, Opened
-from models.artefacts.record import check_version, readable
+from models.artefacts.form import Asked, ExportOptions, Form, OpenedModel
+from models.artefacts.record import Record, check_version, readable
+from models.artefacts.records import record_from
 from models.errors import CheckpointError, ExportError
-from models.networks.interface import Network
 
+N = TypeVar("N", bound=nn.Module)
 DESCRIPTION_FILE = "adapter.json"
 TENSORS_FILE = "adapter.safetensors"
 
 
-def save_adapter(network: Network, record: DepthRecord, folder: Path) -> None:
+def save_adapter(network: N, record: Record[N], folder: Path) -> None:
     """Write a trained network as an adapter folder: what its base does not have.
 
     Args:
@@ -33,7 +34,7 @@ def save_adapter(network: Network, record: DepthRecord, folder: Path) -> None:
 
 
 def write_adapter(
-    tensors: Mapping[str, Tensor], record: DepthRecord, folder: Path
+    tensors: Mapping[str, Tensor], record: Record[Any], folder: Path
 ) -> None:
     """The same of an adapter whose network is not at hand."""
     description = {"torch": torch.__version__, **record.to_dict()}
@@ -42,7 +43,7 @@ def write_adapter(
         write_json(new / DESCRIPTION_FILE, description)
 
 
-def load_adapter(folder: Path) -> tuple[Network, DepthRecord]:
+def load_adapter(folder: Path) -> tuple[Any, Record[Any]]:
     """A trained network, adapters in place, from an adapter folder and its base.
 
     Raises:
@@ -52,7 +53,7 @@ def load_adapter(folder: Path) -> tuple[Network, DepthRecord]:
     return restored(record, tensors, folder), record
 
 
-def read_adapter(folder: Path) -> tuple[DepthRecord, dict[str, Tensor]]:
+def read_adapter(folder: Path) -> tuple[Record[Any], dict[str, Tensor]]:
     """Record and tensors of an adapter folder.
 
     Raises:
@@ -62,11 +63,11 @@ def read_adapter(folder: Path) -> tuple[DepthRecord, dict[str, Tensor]]:
     check_version(description, str(folder))
     tensors, _ = read_tensors(folder / TENSORS_FILE, CheckpointError)
     with readable(folder / DESCRIPTION_FILE):
-        record = DepthRecord.from_dict(description)
+        record = record_from(description)
     return record, tensors
 
 
-class AdapterFolder(Form):
+class AdapterFolder(Form[OpenedModel]):
     """Ours: any method, exact, a few per cent of the whole; needs its base."""
 
     name = "adapter"
@@ -80,15 +81,15 @@ class AdapterFolder(Form):
     def recognises(self, path: Path) -> bool:
         return (path / DESCRIPTION_FILE).is_file()
 
-    def open(self, path: Path, asked: Asked) -> Opened:
+    def open(self, path: Path, asked: Asked) -> OpenedModel:
         network, record = load_adapter(path)
-        return Opened(network, record, record.image_size, str(path))
+        return record.opened(network, str(path))
 
-    def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
+    def write(self, opened: OpenedModel, folder: Path, options: ExportOptions) -> None:
         if opened.record is None or opened.record.adapter is None:
             raise ExportError(
-                f"{opened.source} has no adapter; --export-format depth-anything "
-                "writes a whole network"
+                f"{opened.source} has no adapter; --export-format "
+                f"{next(iter(opened.forms))} writes a whole network"
             )
         save_adapter(opened.adapted, opened.record, folder)
 

@@ -2,23 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.errors import UserError
-from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY, read_torch
-from models.artefacts.record import check_version
+from models.artefacts.record import Record, check_version
+from models.artefacts.records import record_from
 from models.errors import CheckpointError
-from models.networks.interface import Network
 
+N = TypeVar("N", bound=nn.Module)
 ADAPTERS = "adapters"
 """Under which the description of a mixed run has the record of each of them."""
 
 
-def read_checkpoint(path: Path) -> tuple[DepthRecord, dict[str, Tensor]]:
-    """Record and trained tensors of a `.ckpt` written by `DepthModule`.
+def read_checkpoint(path: Path) -> tuple[Record[Any], dict[str, Tensor]]:
+    """Record and trained tensors of a `.ckpt` written by a `TaskModule`.
 
     Raises:
         CheckpointError: If the file is missing, damaged or not one of ours, or of
@@ -30,8 +30,7 @@ def read_checkpoint(path: Path) -> tuple[DepthRecord, dict[str, Tensor]]:
             f"{path} is of a mixed run and holds the adapters {', '.join(names)}; name "
             "one with --adapter"
         )
-    record = DepthRecord.from_dict(content[KEY])
-    return record, network_tensors(content["state_dict"])
+    return record_from(content[KEY]), network_tensors(content["state_dict"])
 
 
 def checkpoint_content(path: Path) -> dict[str, Any]:
@@ -52,13 +51,13 @@ def checkpoint_content(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_checkpoint(path: Path) -> tuple[Network, DepthRecord]:
+def load_checkpoint(path: Path) -> tuple[Any, Record[Any]]:
     """A trained network, adapters in place, from its checkpoint and its base."""
     record, tensors = read_checkpoint(path)
     return restored(record, tensors, path), record
 
 
-def restored(record: DepthRecord, tensors: dict[str, Tensor], path: Path) -> Network:
+def restored(record: Record[N], tensors: dict[str, Tensor], path: Path) -> N:
     """The network of a file, whose name goes before whatever is wrong with it."""
     try:
         return record.restore(tensors)

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from datamodules.sizes import Shrink
+from models.artefacts.depth_facts import depth_facts, licence_of_weights
+from models.artefacts.facts import Facts
 from models.artefacts.families import network_from_dict, network_to_dict
+from models.artefacts.opened import Opened
 from models.artefacts.record import Record, shared_fields
 from models.networks import DepthNetwork
 from models.networks.interface import Network, OutputSpec
@@ -39,6 +42,18 @@ class DepthRecord(Record[Network]):
     def new_names(self, network: Network) -> tuple[str, ...]:
         return network.new_beside(self.base.part)
 
+    def licence(self) -> str | None:
+        weights = self.base.weights
+        if weights is None or self.family.licence is not None:
+            return self.family.licence
+        return licence_of_weights(weights)
+
+    def facts(self) -> Facts:
+        return depth_facts(self)
+
+    def opened(self, network: Network, source: str) -> Opened:
+        return Opened(network, self, self.image_size, source)
+
     def own(self) -> dict[str, Any]:
         return {
             **network_to_dict(self.family, self.network),
@@ -48,8 +63,7 @@ class DepthRecord(Record[Network]):
         }
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "DepthRecord":
-        """The inverse of `to_dict`."""
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         rows, cols = content["image_size"]
         family, spec = network_from_dict(content)
         return cls(

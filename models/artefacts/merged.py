@@ -52,7 +52,7 @@ def save_network(
         write_json(new / CONFIG_FILE, config)
 
 
-class Merged(Form):
+class Merged(Form[Opened]):
     """Runs in Depth Anything's own code; here bit-equal."""
 
     name = "depth-anything"

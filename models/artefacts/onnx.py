@@ -28,7 +28,7 @@ WORDS: dict[Unit, str] = {
 }
 
 
-class Onnx(Form):
+class Onnx(Form[Opened]):
     """Runs anywhere; cannot be trained, exported or pushed again."""
 
     name = "onnx"

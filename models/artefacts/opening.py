@@ -2,21 +2,26 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from models.artefacts import FORMS, form_named
+from torch import Tensor
+
+from models.artefacts import FORMS, LANGUAGE_FORMS, form_named
 from models.artefacts.adapter_folder import FORM as FOLDER
 from models.artefacts.adapter_folder import read_adapter
 from models.artefacts.checkpoint import load_checkpoint, read_checkpoint
 from models.artefacts.depth_adapter import DepthAdapter
+from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY, read_torch
-from models.artefacts.form import Asked, Opened
+from models.artefacts.form import Asked, OpenedModel
 from models.artefacts.merged import FORM as MERGED
 from models.artefacts.peft.form import FORM as PEFT
 from models.artefacts.published.sources import locate
+from models.artefacts.record import Record
 from models.errors import CheckpointError
 
 
-def open_model(source: str, asked: Asked | None = None) -> Opened:
+def open_model(source: str, asked: Asked | None = None) -> OpenedModel:
     """Load any form that the project writes, or weights of others.
 
     Args:
@@ -34,9 +39,9 @@ def open_model(source: str, asked: Asked | None = None) -> Opened:
         path = locate(source)
     if path.suffix == ".ckpt" and (not path.exists() or _is_ours(path)):
         network, record = load_checkpoint(path)
-        return Opened(network, record, record.image_size, source)
+        return record.opened(network, source)
     # The merged folder's form comes last: it takes what has no other.
-    forms = [form_named(name) for name in FORMS]
+    forms = [form_named(n, of) for of in (LANGUAGE_FORMS, FORMS) for n in of]
     own = next((f for f in forms if f is not MERGED and f.recognises(path)), MERGED)
     return replace(own.open(path, asked), source=source)
 
@@ -55,9 +60,9 @@ def open_adapter(source: str | Path, asked: Asked | None = None) -> DepthAdapter
     if path.suffix != ".ckpt":
         path = locate(str(source))
     if path.suffix == ".ckpt":
-        return DepthAdapter.of(*read_checkpoint(path), str(source))
+        return _adapter(*read_checkpoint(path), str(source))
     if FOLDER.recognises(path):
-        return DepthAdapter.of(*read_adapter(path), str(source))
+        return _adapter(*read_adapter(path), str(source))
     if PEFT.recognises(path):
         found = PEFT.open_adapter(path, asked or Asked())
         return replace(found, source=str(source))
@@ -65,6 +70,17 @@ def open_adapter(source: str | Path, asked: Asked | None = None) -> DepthAdapter
         f"{source} is no adapter; give a checkpoint (.ckpt), an adapter folder or a "
         "PEFT folder"
     )
+
+
+def _adapter(
+    record: Record[Any], tensors: dict[str, Tensor], source: str
+) -> DepthAdapter:
+    if not isinstance(record, DepthRecord):
+        raise CheckpointError(
+            f"{source} is of {record.network}, not of a depth network; open it as a "
+            "model"
+        )
+    return DepthAdapter.of(record, tensors, source)
 
 
 def _is_ours(path: Path) -> bool:

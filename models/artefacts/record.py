@@ -10,15 +10,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from torch import Tensor, nn
 
 from models.adapters import AdapterConfig, adapt
 from models.adapters.state import adapter_names, config_of, describe
 from models.artefacts.base import Base
+from models.artefacts.facts import Facts
 from models.artefacts.files import misfits, not_finite, shapes_of
 from models.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from models.artefacts.opened import OpenedModel
 
 FORMAT_VERSION = 1
 N = TypeVar("N", bound=nn.Module)
@@ -28,6 +32,8 @@ N = TypeVar("N", bound=nn.Module)
 class Record(ABC, Generic[N]):
     """Everything that rebuilds a trained network, but its trained tensors."""
 
+    network: Any
+    """What kind of network, in the terms of its own family."""
     base: Base
     base_sha256: str
     adapter: AdapterConfig | None
@@ -53,7 +59,24 @@ class Record(ABC, Generic[N]):
 
     @abstractmethod
     def own(self) -> dict[str, Any]:
-        """What a subclass adds to `to_dict`."""
+        """What a subclass adds to `to_dict`; `network` stands there."""
+
+    @abstractmethod
+    def licence(self) -> str | None:
+        """Of the base weights; None where it is not known."""
+
+    @abstractmethod
+    def facts(self) -> Facts:
+        """What a model card says."""
+
+    @abstractmethod
+    def opened(self, network: N, source: str) -> "OpenedModel":
+        """The network, as what opens files hands it on."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, so that files load without unpickling classes."""

@@ -22,7 +22,7 @@ from models.errors import ExportError
 from models.networks import DepthNetwork
 
 
-class Transformers(Form):
+class Transformers(Form[Opened]):
     """Equal on the grid of pre-training.
 
     Elsewhere `transformers` resamples position embeddings by a rule of its own.

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,9 @@ from models.adapters import (
     is_never_trained,
 )
 from models.adapters.base import Bottleneck, Chunks
-from models.adapters.layers import AdaptedLayer
+from models.adapters.layers import AdaptedLayer, AdaptedMatrix
 from models.adapters.methods.dora import DoRAAdapter
 from models.adapters.methods.lora import LoRAAdapter
-from models.artefacts.depth_record import DepthRecord
 from models.artefacts.peft.folder import (
     DOWN,
     MAGNITUDE,
@@ -33,26 +32,21 @@ from models.artefacts.peft.folder import (
     read_folder,
     write_folder,
 )
-from models.artefacts.published.transformers_keys import (
-    PARTS,
-    from_transformers,
-    official_name,
-    parts_of,
-    to_transformers,
-    transformers_names,
-)
-from models.networks import DepthNetwork
+from models.artefacts.peft.naming import DEPTH, Naming
+from models.artefacts.published.transformers_keys import PARTS
+from models.artefacts.record import Record
 
 INSTEAD = "export the merged network instead"
 
 
 @torch.no_grad()
 def save_peft(
-    network: DepthNetwork,
+    network: nn.Module,
     config: AdapterConfig,
     folder: Path,
     base_model: str | None,
-    record: DepthRecord | None = None,
+    record: Record[Any] | None = None,
+    naming: Naming = DEPTH,
 ) -> None:
     """Write the adapters as a folder for `peft.PeftModel.from_pretrained`.
 
@@ -70,6 +64,7 @@ def save_peft(
         folder: Made if missing. Both files appear whole or not at all.
         base_model: Hub id or folder of the `transformers` base, for PEFT to find.
         record: Goes along in the tensors' metadata, so that we find the base again.
+        naming: What layers are called in `transformers`.
 
     Raises:
         AdapterError: If PEFT has no form for an adapter; nothing is written then.
@@ -83,14 +78,14 @@ def save_peft(
         increment = _increment(layer, network.get_submodule(layer), config)
         down, up, scale = increment.dense_down(), increment.up, increment.scale
         ones = [1] * (down.ndim - 2)
-        modules = transformers_names(layer)
+        modules = naming.theirs(layer)
         rows = up.chunk(len(modules))
         magnitudes: tuple[Tensor, ...] = ()
         if isinstance(adapter, DoRAAdapter):
             dora = True
             magnitude = adapter.shape.all_rows(adapter.magnitude)
             magnitudes = magnitude.chunk(len(modules))
-        parts = parts_of(layer) or ("",)
+        parts = naming.parts(layer) or ("",)
         for i, (module, part) in enumerate(zip(modules, parts, strict=True)):
             if part in PARTS["qkv"] and part not in adapter.shape.chunks:
                 continue
@@ -104,7 +99,7 @@ def save_peft(
         raise AdapterError(f"the network has no adapters; {INSTEAD}")
 
     part = "network" if record is None else record.base.part
-    stored, whole = _stored(network, config, network.new_beside(part))
+    stored, whole = _stored(network, config, naming.new_beside(network, part), naming)
     for module in ranks:
         if f"{module}.".startswith(tuple(f"{outer}." for outer in whole)):
             raise AdapterError(
@@ -124,10 +119,11 @@ def save_peft(
         modules_to_save=whole,
     )
     described = None if record is None else record.to_dict()
-    write_folder(folder, options, tensors | stored, base_model, network.spec, described)
+    tensors |= stored
+    write_folder(folder, options, tensors, base_model, network, naming, described)
 
 
-def load_peft(network: DepthNetwork, folder: Path) -> LoRA:
+def load_peft(network: nn.Module, folder: Path, naming: Naming = DEPTH) -> LoRA:
     """Give a plain network the adapter of a PEFT folder, in place.
 
     PEFT sees q, k and v as three modules. Their increments become one of our fused
@@ -138,6 +134,7 @@ def load_peft(network: DepthNetwork, folder: Path) -> LoRA:
         network: Without adapters, with the weights that the adapter was trained on;
             the folder does not say which those were.
         folder: With `adapter_config.json` and `adapter_model.safetensors`.
+        naming: What layers are called in `transformers`.
 
     Returns:
         The LoRA or DoRA configuration that `adapt` builds the same adapters from.
@@ -149,22 +146,25 @@ def load_peft(network: DepthNetwork, folder: Path) -> LoRA:
     if any(True for _ in adapters(network)):
         raise AdapterError("the network has adapters already; merge them first")
     try:
-        options, tensors = read_folder(folder, network)
-        return _load(network, options, tensors)
+        options, tensors = read_folder(folder, network, naming)
+        return _load(network, options, tensors, naming)
     except AdapterError as error:
         raise AdapterError(f"{folder}: {error}") from None
 
 
 @torch.no_grad()
 def _load(
-    network: DepthNetwork, options: PeftOptions, tensors: Mapping[str, Tensor]
+    network: nn.Module,
+    options: PeftOptions,
+    tensors: Mapping[str, Tensor],
+    naming: Naming,
 ) -> LoRA:
     # Our layer -> the part of it, "" for all of it -> PEFT's module.
     layers: dict[str, dict[str, str]] = {}
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         module = name.removesuffix(DOWN)
-        layer, part = official_name(module)
+        layer, part = naming.ours(module)
         # PEFT also adapts and stores what nothing reads, if only its name matches.
         if is_never_trained(network, layer):
             continue
@@ -175,10 +175,10 @@ def _load(
     if not layers:
         raise AdapterError("it adapts no layer of this network")
     places = {layer: _places(group, tensors) for layer, group in layers.items()}
-    names = {official_name(name)[0] for name in stored}
+    names = {naming.ours(name)[0] for name in stored}
     own = {name: network.state_dict()[name] for name in names}
     # Where PEFT stored only q of a projection, k and v are the network's own.
-    whole = from_transformers({**to_transformers(own), **stored})
+    whole = naming.to_ours({**naming.to_theirs(own), **stored})
     config = _config(options, layers, places, {n.rpartition(".")[0] for n in names})
     try:
         adapt(network, config)
@@ -190,19 +190,19 @@ def _load(
         assert isinstance(adapter, LoRAAdapter)
         for part, module in group.items():
             place = places[layer][part]
-            rows = _rows(adapter.up, layer, part, config)
+            parts = naming.parts(layer) if part else ("",)
+            rows = _rows(adapter.up, parts, part, config)
             up = tensors[module + UP].flatten(1)
             rows[:, place] = up.to(rows) * (options.scale(module) / adapter.scale)
             adapter.down[place] = tensors[module + DOWN].to(rows)
             if isinstance(adapter, DoRAAdapter):
                 magnitude = tensors[module + MAGNITUDE].flatten()
-                _rows(adapter.magnitude, layer, part, config).copy_(magnitude)
+                _rows(adapter.magnitude, parts, part, config).copy_(magnitude)
     return config
 
 
-def _rows(whole: Tensor, layer: str, part: str, config: LoRA) -> Tensor:
+def _rows(whole: Tensor, parts: tuple[str, ...], part: str, config: LoRA) -> Tensor:
     """The rows (a view) of one part of a fused layer; all for part ""."""
-    parts = parts_of(layer) if part else ("",)
     if parts == PARTS["qkv"]:
         parts = tuple(config.qkv)
     return whole.chunk(len(parts))[parts.index(part)]
@@ -260,7 +260,7 @@ def _increment(name: str, layer: nn.Module, config: AdapterConfig) -> Bottleneck
     elif (increment := layer.adapter.bottleneck()) is None:
         method = type(config).__name__
         reason = f"has an increment of {method}, which is not low-rank as PEFT's is"
-    elif isinstance(layer, nn.Linear):
+    elif isinstance(layer, AdaptedMatrix):
         return increment
     elif not isinstance(layer, nn.Conv2d):
         kind = type(layer).__name__.removeprefix("Adapted")
@@ -275,7 +275,7 @@ def _increment(name: str, layer: nn.Module, config: AdapterConfig) -> Bottleneck
 
 
 def _stored(
-    network: DepthNetwork, config: AdapterConfig, new: tuple[str, ...]
+    network: nn.Module, config: AdapterConfig, new: tuple[str, ...], naming: Naming
 ) -> tuple[dict[str, Tensor], list[str]]:
     """What is not the base's: tensors and their modules, named as in transformers.
 
@@ -284,7 +284,7 @@ def _stored(
     state = {n: t for n, t in network.state_dict().items() if ".adapter." not in n}
     patterns = config.train_fully
     if patterns is None:
-        patterns = network.fully_trained
+        patterns = getattr(network, "fully_trained", ())
     inside = tuple(
         f"{module}."
         for module, _ in network.named_modules()
@@ -295,12 +295,12 @@ def _stored(
         for name, tensor in state.items()
         if name.startswith((*inside, *new)) and not is_never_trained(network, name)
     }
-    owners = {name.rpartition(".")[0] for name in to_transformers(trained)}
+    owners = {name.rpartition(".")[0] for name in naming.to_theirs(trained)}
     modules = sorted(
         owner
         for owner in owners
         if not any(owner.startswith(f"{outer}.") for outer in owners)
     )
     within = tuple(f"{module}." for module in modules)
-    named = to_transformers(state).items()
+    named = naming.to_theirs(state).items()
     return {n: t for n, t in named if n.startswith(within)}, modules

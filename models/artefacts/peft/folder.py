@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from datamodules.files.whole import whole_folder, write_json
 from models.adapters import AdapterError
+from models.adapters.layers import AdaptedMatrix, adapted_class, shape_of
 from models.artefacts.files import (
     KEY,
     misfits,
@@ -26,12 +27,7 @@ from models.artefacts.files import (
     read_tensors,
     save_tensors,
 )
-from models.artefacts.published.transformers_keys import (
-    are_old,
-    to_transformers,
-    transformers_names,
-)
-from models.networks import DepthNetwork, NetworkSpec
+from models.artefacts.peft.naming import Naming
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -43,10 +39,6 @@ MAGNITUDE = f"{BARE}.weight"
 """So both read it."""
 SPEC = "lava_depth_network"
 """Our note in the tensors' metadata: what network the adapter is for."""
-BASE_CLASS = {
-    "base_model_class": "DepthAnythingForDepthEstimation",
-    "parent_library": "transformers.models.depth_anything.modeling_depth_anything",
-}
 HARMLESS = {
     *("auto_mapping", "base_model_name_or_path", "revision", "inference_mode"),
     *("peft_type", "peft_version", "task_type", "megatron_core", "runtime_config"),
@@ -126,7 +118,7 @@ class PeftOptions:
 
 
 def read_folder(
-    folder: Path, network: DepthNetwork
+    folder: Path, network: nn.Module, naming: Naming
 ) -> tuple[PeftOptions, dict[str, Tensor]]:
     """Options and tensors for `network`, complete; names without PEFT's prefix.
 
@@ -145,7 +137,7 @@ def read_folder(
     for name, tensor in found.items():
         new = name.removeprefix(PREFIX)
         tensors[f"{new}.weight" if new.endswith(BARE) else new] = tensor
-    theirs, ours = json.loads(notes.get(SPEC, "{}")), asdict(network.spec)
+    theirs, ours = json.loads(notes.get(SPEC, "{}")), naming.spec(network)
     for key in theirs.keys() & ours.keys():
         if theirs[key] != ours[key]:
             raise AdapterError(
@@ -153,7 +145,7 @@ def read_folder(
                 f"{ours[key]!r}; load that one"
             )
     options = PeftOptions.parse(content)
-    _check(_expected(options, network, tensors), tensors)
+    _check(_expected(options, network, tensors, naming), tensors)
     return options, tensors
 
 
@@ -162,7 +154,8 @@ def write_folder(
     options: PeftOptions,
     tensors: Mapping[str, Tensor],
     base_model: str | None,
-    spec: NetworkSpec,
+    network: nn.Module,
+    naming: Naming,
     record: Mapping[str, object] | None = None,
 ) -> None:
     """Write both files, whole or not at all.
@@ -172,18 +165,21 @@ def write_folder(
         options: Of the adapters.
         tensors: By their names in `transformers`.
         base_model: For PEFT to find.
-        spec: Of the network, which PEFT has no word for: into the file's metadata.
+        network: Of which is noted what PEFT has no word for, in the file's metadata.
+        naming: Its names in `transformers`.
         record: How we rebuild the network, likewise.
     """
     content = {
         "peft_type": "LORA",
-        "task_type": None,
-        "auto_mapping": BASE_CLASS,
+        "task_type": naming.task_type,
+        "auto_mapping": naming.base_class(network),
         "base_model_name_or_path": base_model,
         "inference_mode": True,
         **asdict(options),
+        **({"fan_in_fan_out": True} if naming.transposed(network) else {}),
     }
-    notes = {SPEC: json.dumps(asdict(spec))}
+    spec = naming.spec(network)
+    notes = {SPEC: json.dumps(spec)} if spec else {}
     if record is not None:
         notes[KEY] = json.dumps(record)
     with whole_folder(folder) as new:
@@ -204,16 +200,20 @@ def most_common(values: Mapping[str, N]) -> tuple[N, dict[str, N]]:
 
 
 def _expected(
-    options: PeftOptions, network: DepthNetwork, tensors: Mapping[str, Tensor]
+    options: PeftOptions,
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    naming: Naming,
 ) -> dict[str, tuple[int, ...]]:
     """Names and shapes that the folder must hold, in its own version's names."""
-    old = are_old(tensors)
+    old = naming.are_old(tensors)
     shapes: dict[str, tuple[int, ...]] = {}
     for official, layer in network.named_modules():
-        if type(layer) not in (nn.Linear, nn.Conv2d):
+        if not (type(layer) is nn.Conv2d or is_matrix(layer)):
             continue
-        modules = transformers_names(official, old=old)
-        out, *rest = layer.get_parameter("weight").shape
+        modules = naming.theirs(official, old=old)
+        shape = shape_of(layer)
+        out, rest = shape.out_full, (shape.in_size, *shape.kernel)
         rows, ones = out // len(modules), [1] * len(rest[1:])
         for module in filter(options.adapts, modules):
             rank = options.rank(module)
@@ -221,7 +221,7 @@ def _expected(
             shapes[module + UP] = (rows, rank, *ones)
             if options.use_dora:
                 shapes[module + MAGNITUDE] = (1, rows, *ones) if ones else (rows,)
-    for name, tensor in to_transformers(network.state_dict(), old=old).items():
+    for name, tensor in naming.to_theirs(network.state_dict(), old=old).items():
         if options.stores(name):
             shapes[name] = tuple(tensor.shape)
     return shapes
@@ -236,6 +236,12 @@ def _check(
             f"its tensors do not fit its {CONFIG_FILE} and this network: "
             f"{'; '.join(problems)}; give files and network that belong together"
         )
+
+
+def is_matrix(layer: nn.Module) -> bool:
+    """Whether it is a linear layer, stored (out, in) or (in, out)."""
+    made = adapted_class(type(layer))
+    return made is not None and issubclass(made, AdaptedMatrix)
 
 
 def _by_pattern(patterns: Mapping[str, N] | None, name: str, default: N) -> N:

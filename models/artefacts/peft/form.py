@@ -19,7 +19,7 @@ from models.errors import ExportError
 from models.networks import DepthNetwork, NetworkError, NetworkSpec
 
 
-class Peft(Form):
+class Peft(Form[Opened]):
     """Low-rank methods on linears and plain convolutions; needs the base beside it."""
 
     name = "peft"

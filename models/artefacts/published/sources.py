@@ -70,6 +70,8 @@ under them stays under them."""
 
 ON_THE_HUB = (
     *("config.json", "preprocessor_config.json", "model.safetensors", "model.onnx"),
+    *("model-*.safetensors", "model.safetensors.index.json", "generation_config.json"),
+    *("tokenizer*", "special_tokens_map.json"),
     *("adapter.json", "adapter.safetensors"),
     *("adapter_config.json", "adapter_model.safetensors"),
 )

@@ -209,3 +209,20 @@ def test_unmerge__twice_is_refused():
     unmerge(network, merged)
     with pytest.raises(AdapterError, match="is a AdaptedLinear, not a merged Linear"):
         unmerge(network, merged)
+
+
+class Experts(nn.Module):
+    """As `transformers` keeps them: (experts, out, in)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_experts = 3
+        self.down_proj = nn.Parameter(torch.randn(3, 4, 5))
+
+
+def test_experts__stacked_in_one_tensor_are_refused():
+    network = nn.Sequential(nn.Linear(4, 4), Experts())
+    config = Lava(rank=1, targets=["0"], parameters=[r"1\.down_proj"], train_fully=[])
+    with pytest.raises(AdapterError, match=r"1\.down_proj stacks the weights of 3 exp"):
+        adapt(network, config)
+    assert not list(adapted_layers(network))

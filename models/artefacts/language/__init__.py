@@ -1,0 +1,1 @@
+"""Language models: what is said of them, and the forms that are theirs."""

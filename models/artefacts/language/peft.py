@@ -1,0 +1,68 @@
+"""The PEFT folder of a language model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from models.adapters import AdapterError
+from models.artefacts.files import KEY, read_json, read_tensors
+from models.artefacts.form import Asked, ExportOptions, Form
+from models.artefacts.language.record import LanguageRecord, OpenedLanguage
+from models.artefacts.peft.adapters import load_peft, save_peft
+from models.artefacts.peft.folder import CONFIG_FILE, WEIGHTS_FILE
+from models.artefacts.peft.naming import PLAIN
+from models.errors import ExportError
+from models.networks.causal import load_causal, load_tokenizer, where
+
+
+class LanguagePeft(Form[OpenedLanguage]):
+    """Low-rank methods, under the model's own names; needs the base beside it."""
+
+    name = "peft"
+    needs = ("transformers",)
+    library = "peft"
+    usage = (
+        'import peft\n\nmodel = peft.AutoPeftModelForCausalLM.from_pretrained("{repo}")'
+    )
+    tolerance = 1e-5
+    """Scales are multiplied in another order."""
+    folds_in = False
+
+    def recognises(self, path: Path) -> bool:
+        file = path / CONFIG_FILE
+        if not file.is_file():
+            return False
+        return read_json(file, AdapterError).get("task_type") == PLAIN.task_type
+
+    def open(self, path: Path, asked: Asked) -> OpenedLanguage:
+        record: LanguageRecord | None = None
+        notes = read_tensors(path / WEIGHTS_FILE, AdapterError)[1]
+        if KEY in notes and asked.base is None:
+            record = LanguageRecord.from_dict(json.loads(notes[KEY]))
+            network, tokenizer = record.load_base(), load_tokenizer(record.tokenizer)
+        else:
+            config = read_json(path / CONFIG_FILE, AdapterError)
+            base = asked.base or config.get("base_model_name_or_path")
+            if not isinstance(base, str):
+                raise AdapterError(
+                    f"{path} does not say which base its adapter is for; give --base "
+                    "(a folder or a Hub id)"
+                )
+            found = load_causal(base, "auto")
+            network, tokenizer = found.network, found.tokenizer
+        loaded = load_peft(network, path, PLAIN)
+        if record is not None:
+            record = replace(record, adapter=loaded)
+        return OpenedLanguage(network, record, tokenizer, str(path))
+
+    def write(
+        self, opened: OpenedLanguage, folder: Path, options: ExportOptions
+    ) -> None:
+        record = opened.record
+        if record is None or record.adapter is None or record.base.weights is None:
+            raise ExportError(f"{opened.source} has no adapter to write as PEFT's")
+        base = options.base_model or where(record.base.weights)[0]
+        save_peft(opened.network, record.adapter, folder, base, record, PLAIN)
+
+
+FORM = LanguagePeft()
