@@ -16,6 +16,7 @@ from datamodules.commonsense import CommonsenseDataModule
 from models.artefacts.checkpoint import load_checkpoint, read_checkpoint
 from models.language_module import LanguageModule
 from models.scoring import LanguageScoring
+from tests.app.training.test_train import write_config
 from tests.conftest import REAL_DATA, needs_real_data
 from tests.language.models import CONFIGS, row, save_model, write_recipe
 
@@ -287,3 +288,12 @@ def test_real_files__are_scored_to_the_end_by_the_tiny_base(tmp_path, scoring):
     assert len(found["tasks"]) == 7
     for each in found["tasks"].values():
         assert each["accuracy"] <= each["majority"] + 4 * each["standard_error"]
+
+
+def test_options__of_language_are_refused_of_depth(tmp_path, tiny_weights, capsys):
+    recipe = str(write_config(tmp_path, tiny_weights))
+    with pytest.raises(SystemExit):
+        main(["test", "--config", recipe, "--scoring", "likelihood"])
+    error = capsys.readouterr().err
+    assert "--scoring likelihood is not for DepthAnythingModule" in error
+    assert "it takes align, flip_tta, boundary" in error
