@@ -11,7 +11,7 @@ from app.prediction.command import main
 from app.prediction.header import NEUTRAL
 from app.prediction.options import Prediction, flag
 from models.artefacts.merged import save_network
-from tests.conftest import onnx_of_any_size, random_tiny
+from tests.conftest import random_tiny
 
 OTHER = {
     "depth_scale": "256",
@@ -59,14 +59,19 @@ def changed(option):
 
 
 OPTIONS = [
-    pytest.param(option, marks=onnx_of_any_size if option.name == "engine" else ())
+    option
     for option in dataclasses.fields(Prediction)
     # Those of known points belong together: `test_points.py` changes them.
     if option.name != "images" and not option.name.startswith("points")
 ]
+CASES = [
+    # An ONNX program takes half a minute to make.
+    pytest.param(option, marks=pytest.mark.slow if option.name == "engine" else ())
+    for option in OPTIONS
+]
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+@pytest.mark.parametrize("option", CASES, ids=lambda option: option.name)
 def test_option__changed_later_is_applied_or_refused_by_name(predicted, capsys, option):
     capsys.readouterr()
     before = {path: path.read_bytes() for path in (predicted / "out").iterdir()}
