@@ -24,7 +24,7 @@ from models.artefacts.mixed import (
     check_names,
 )
 from models.depth_bank import DepthBank
-from models.networks.interface import DepthPredictor, camera_of
+from models.networks.interface import DepthPredictor
 from models.opening_bank import open_bank, open_router
 from models.router import Choice as Routed
 from models.router import Router, pooled_features
@@ -131,15 +131,8 @@ class BankModel(Model):
             record = self.bank.record(name)
             spec, size, shrink = record.network, record.image_size, record.image_shrink
         assert spec is not None
-        return Given(
-            prediction.input_size(size, self.patch_px),
-            prediction.shrink or shrink,
-            spec.max_depth,
-            camera_of(spec),
-            None if record is None else record.focals_px,
-            name,
-            confidence,
-        )
+        args = (spec, size, shrink, record, self.patch_px, prediction)
+        return Given.of(*args, name, confidence)
 
     def _routed(
         self, pictures: Sequence[Picture], prediction: Prediction, trainer: Trainer

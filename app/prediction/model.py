@@ -13,10 +13,11 @@ from datamodules.batch import ImageInput
 from datamodules.errors import DataError
 from datamodules.files.pictures import Picture
 from datamodules.sizes import InputSize, Shrink
+from models.artefacts.depth_record import DepthRecord
 from models.artefacts.engines import with_engine
 from models.artefacts.form import Opened
 from models.artefacts.programs import OnnxNetwork
-from models.networks.interface import DepthPredictor
+from models.networks.interface import DepthPredictor, OutputSpec, camera_of
 from models.networks.presets import Kind, Unit
 
 
@@ -38,6 +39,40 @@ class Given:
     """Of a bank; None for the base, and for any other network."""
     confidence: float | None = None
     """Of a router that chose it."""
+
+    @classmethod
+    def of(
+        cls,
+        spec: OutputSpec,
+        size: InputSize | None,
+        shrink: Shrink,
+        record: DepthRecord | None,
+        patch_px: int,
+        prediction: Prediction,
+        adapter: str | None = None,
+        confidence: float | None = None,
+    ) -> "Given":
+        """What is asked for, and where nothing is, what the network is for.
+
+        Args:
+            spec: Of the network, or of its adapter.
+            size: That it is made for; None where nothing tells.
+            shrink: Likewise.
+            record: Of its training; None for weights of others.
+            patch_px: Of the network.
+            prediction: What was asked for.
+            adapter: As above, like the next.
+            confidence: Likewise.
+        """
+        return cls(
+            prediction.input_size(size, patch_px),
+            prediction.shrink or shrink,
+            spec.max_depth,
+            camera_of(spec),
+            None if record is None else record.focals_px,
+            adapter,
+            confidence,
+        )
 
     @property
     def reach(self) -> float:
@@ -122,14 +157,9 @@ class OneNetwork(Model):
         return self.opened.merged()
 
     def _given(self, prediction: Prediction) -> Given:
-        record, network = self.opened.record, self.opened.network
-        return Given(
-            prediction.input_size(self.opened.image_size, self.patch_px),
-            prediction.shrink or self.image_input.shrink,
-            network.spec.max_depth,
-            network.canonical_focal_px,
-            None if record is None else record.focals_px,
-        )
+        opened, shrink = self.opened, self.image_input.shrink
+        spec, size = opened.network.spec, opened.image_size
+        return Given.of(spec, size, shrink, opened.record, self.patch_px, prediction)
 
 
 def computed(opened: Opened, prediction: Prediction) -> Opened:

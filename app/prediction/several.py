@@ -45,13 +45,7 @@ def run(
     Raises:
         UserError: Saying what does not go together.
     """
-    if source.network is not None or source.base is not None:
-        raise DataError(
-            "--network and --base are for one model; adapters say themselves which "
-            "network they are for"
-        )
-    no_engine(prediction)
-    several = _opened(source.model, choice)
+    several = opened(source, choice, prediction)
     names = ", ".join(several.adapters)
     base = None if choice.adapters is None else source.model
     if prediction.images and not choice.made:
@@ -93,8 +87,19 @@ def _hand_on(
     hand_on_several(several, Path(wanted.export).expanduser(), router)
 
 
-def _opened(model: str, choice: Choice) -> Several:
-    """The adapters that are chosen among; of a folder no others are read."""
+def opened(source: Source, choice: Choice, prediction: Prediction) -> Several:
+    """The adapters that are chosen among; of a folder no others are read.
+
+    Raises:
+        UserError: Saying what does not go together, or cannot be opened.
+    """
+    model = source.model
+    if source.network is not None or source.base is not None:
+        raise DataError(
+            "--network and --base are for one model; adapters say themselves which "
+            "network they are for"
+        )
+    no_engine(prediction)
     if choice.adapters is None:
         return read_mixed(Path(model).expanduser())
     if is_mixed(Path(model).expanduser()):

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from app.serving.pace import Pace
@@ -33,7 +33,6 @@ class _Job(Generic[T, R]):
     due: float
     """On the loop's clock."""
     answer: asyncio.Future[R]
-    came: float = field(default_factory=time.monotonic)
 
 
 class Batcher(Generic[T, R]):

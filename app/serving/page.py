@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -154,7 +155,7 @@ async def _predicted(
     service.check(wanted)
     content = await asyncio.to_thread(path.read_bytes)
     answers = await service.answers(content, wanted, formats, due)
-    folder = Path(tempfile.mkdtemp(dir=tempfile.gettempdir(), prefix="lava-"))
+    folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
     written = await asyncio.to_thread(_written, answers, formats, folder, path.stem)
     image = await asyncio.to_thread(read_image, path, service.shelf.prediction.exif)
     depth = np.load(written["npy"])

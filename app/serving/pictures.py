@@ -34,7 +34,6 @@ TYPES: dict[Format, str] = {
     "color": "image/png",
 }
 CHUNK = 2**18
-_EXIF_IFD, _FOCAL_35MM = 0x8769, 0xA405
 
 
 @dataclass(frozen=True)
@@ -242,8 +241,7 @@ def encode(
 
 
 def blank() -> bytes:
-    """A grey picture to get warm by, as a camera of 28 mm takes it."""
-    exif, file = Image.Exif(), io.BytesIO()
-    exif.get_ifd(_EXIF_IFD)[_FOCAL_35MM] = 28
-    Image.new("RGB", (640, 480), "gray").save(file, "JPEG", exif=exif)
+    """A grey picture to get warm by."""
+    file = io.BytesIO()
+    Image.new("RGB", (640, 480), "gray").save(file, "JPEG")
     return file.getvalue()

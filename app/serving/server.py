@@ -9,8 +9,11 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from app.prediction.model import computed, no_engine
+from app.prediction.choice import Choice
+from app.prediction.model import computed
 from app.prediction.options import Source
+from app.prediction.several import has_several
+from app.prediction.several import opened as adapters_of
 from app.quiet import quiet
 from app.serving.app import create_app
 from app.serving.folder_watch import FolderWatch
@@ -21,9 +24,7 @@ from app.serving.shelf import Shelf
 from datamodules.errors import DataError
 from models.artefacts.engines import check_installed
 from models.artefacts.form import Asked
-from models.artefacts.mixed import is_mixed, read_mixed, read_several
 from models.artefacts.opening import open_model
-from models.errors import CheckpointError
 from models.opening_bank import open_bank, open_router
 
 HEAD_S = 10.0
@@ -87,29 +88,13 @@ def open_shelf(source: Source, serving: Serving) -> Shelf:
         UserError: Saying what does not go together, or cannot be opened.
     """
     prediction = serving.prediction()
-    path = Path(source.model).expanduser()
-    mixed = is_mixed(path)
-    if serving.adapters is None and not mixed:
+    choice = Choice(adapters=serving.adapters)
+    if not has_several(source, choice):
         check_installed(prediction.engine)
         opened = open_model(source.model, Asked(source.network, source.base))
         return Shelf.of_network(computed(opened.for_pictures(), prediction), prediction)
-    no_engine(prediction)
-    if source.network is not None or source.base is not None:
-        raise DataError(
-            "--network and --base are for one model; adapters say themselves which "
-            "network they are for"
-        )
-    if mixed and serving.adapters is not None:
-        raise CheckpointError(
-            f"--model {source.model} has adapters of its own; leave --adapters out, or "
-            "give the base"
-        )
-    if mixed:
-        several, base = read_mixed(path), None
-    else:
-        assert serving.adapters is not None
-        several = read_several(Path(serving.adapters).expanduser())
-        base = source.model
+    several = adapters_of(source, choice, prediction)
+    base = None if serving.adapters is None else source.model
     bank = open_bank(several, base)
     router = None if several.router is None else open_router(several, bank)
     return Shelf.of_bank(bank, router, source.model, prediction)

@@ -11,6 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from app.prediction.camera import Camera
 from app.prediction.data import BATCH_PIXELS
 from app.prediction.options import Format
 from app.prediction.predictor import of_cameras
@@ -73,7 +74,7 @@ class DepthService:
         """Answer somebody, so that the first request is as fast as others."""
         self.batcher.start()
         first, content = self.shelf.plain or self.shelf.all()[0], blank()
-        wanted = Wanted("npy", adapter=first.name)
+        wanted = Wanted("npy", Camera(fov_deg=60), first.name)
         decoded = decode(content, "", "apply", self.limits.max_pixels)
         ready = prepare(decoded, wanted, ["npy"], self.shelf, first)
         await self.batcher.measure(ready, ready.pixels_in)

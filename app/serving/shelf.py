@@ -17,14 +17,12 @@ from app.serving.refusals import RefusedError
 from datamodules.batch import ImageInput
 from datamodules.errors import UserError
 from datamodules.files.depths.writing import PIXELS_MAX, png_scale
-from datamodules.sizes import InputSize, Shrink
 from models.adapters.bank import NAMES
 from models.adapters.opened import fingerprint
 from models.artefacts.depth_adapter import DepthAdapter
-from models.artefacts.depth_record import DepthRecord
 from models.artefacts.form import Opened
 from models.depth_bank import DepthBank
-from models.networks.interface import DepthPredictor, OutputSpec, camera_of
+from models.networks.interface import DepthPredictor
 from models.networks.presets import Unit
 from models.router import Router
 
@@ -81,7 +79,7 @@ class Shelf:
     def of_network(cls, opened: Opened, prediction: Prediction) -> "Shelf":
         """A network of any form, without adapters beside it."""
         record, spec = opened.record, opened.network.spec
-        given = _given(
+        given = Given.of(
             spec,
             opened.image_size,
             opened.image_input.shrink,
@@ -112,7 +110,7 @@ class Shelf:
             shrink = ImageInput().shrink
             args = (bank.base, bank.base_size, shrink, None, bank.patch_px, prediction)
             look = _look(bank.base.max_depth, prediction)
-            plain = Shelved(None, 0, None, _given(*args), look, source)
+            plain = Shelved(None, 0, None, Given.of(*args), look, source)
         first = bank.record(bank.names[0])
         image_input = ImageInput.of(bank, first.image_shrink)
         sha256 = fingerprint(bank.network)
@@ -171,7 +169,7 @@ class Shelf:
             record = bank.record(key)
             spec = record.network
             args = (spec, record.image_size, record.image_shrink, record)
-            given = _given(*args, bank.patch_px, self.prediction, key)
+            given = Given.of(*args, bank.patch_px, self.prediction, key)
             look = _look(spec.max_depth, self.prediction)
         except UserError as error:
             if key in bank.names:
@@ -250,25 +248,6 @@ class Shelf:
             assert shelved.key is not None
             if shelved.key in self.bank.names:
                 self.bank.adapters.remove(shelved.key, when_free=True)
-
-
-def _given(
-    spec: OutputSpec,
-    size: InputSize | None,
-    shrink: Shrink,
-    record: DepthRecord | None,
-    patch_px: int,
-    prediction: Prediction,
-    key: str | None = None,
-) -> Given:
-    return Given(
-        prediction.input_size(size, patch_px),
-        prediction.shrink or shrink,
-        spec.max_depth,
-        camera_of(spec),
-        None if record is None else record.focals_px,
-        key,
-    )
 
 
 def _look(max_depth: float | None, prediction: Prediction) -> Look:

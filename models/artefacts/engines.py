@@ -18,7 +18,6 @@ import torch
 from datamodules.files.whole import write_json
 from datamodules.sizes import InputSize, fixed
 from models.artefacts import Engine
-from models.artefacts.files import read_json
 from models.artefacts.form import ExportOptions, Opened, Reopened, save, smooth
 from models.artefacts.onnx import FORM
 from models.artefacts.programs import OnnxNetwork, Runner
@@ -111,7 +110,6 @@ def _with(
                 f"range, where {TOLERANCE:.0e} is allowed; use another"
             )
         write_json(checked, {"engine": known, "difference": worst})
-    read_json(checked, ExportError)
     return replace(opened, network=network, image_shrink=opened.image_input.shrink)
 
 
