@@ -20,6 +20,7 @@ __all__ = [
     "NYUDataModule",
     "ObjectsDataModule",
     "SyntheticDataModule",
+    "WorldsDataModule",
 ]
 _HOMES = {
     "CommonsenseDataModule": "commonsense",
@@ -29,6 +30,7 @@ _HOMES = {
     "NYUDataModule": "nyu",
     "ObjectsDataModule": "objects",
     "SyntheticDataModule": "synthetic",
+    "WorldsDataModule": "worlds",
 }
 
 

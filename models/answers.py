@@ -29,36 +29,70 @@ def answer_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def likeliest(module: Any, questions: Sequence[Question], batch_size: int) -> list[str]:
+def likeliest(network: Any, questions: Sequence[Question]) -> list[str]:
     """The option of each question that is most likely after its prompt.
 
+    One question at a time: without padding its prompt is computed once for all of its
+    options, whose tokens follow on what the network keeps of it.
+
     Args:
-        module: Takes (B, T) tokens and mask to logits.
+        network: Of `transformers`.
         questions: Whose options are compared by the sum over their tokens.
-        batch_size: Sequences at a time.
     """
-    each = [
-        (torch.tensor(q.prompt + out), len(q.prompt))
-        for q in questions
-        for out in q.outputs
-    ]
-    sums: list[float] = []
-    for start in range(0, len(each), batch_size):
-        some = each[start : start + batch_size]
-        ids = [tokens.to(module.device) for tokens, _ in some]
-        labels = [tokens.clone() for tokens in ids]
-        for label, (_, prompt) in zip(labels, some, strict=True):
-            label[:prompt] = IGNORED
-        mask = pad_sequence([torch.ones_like(i) for i in ids], True, 0)
-        logits = module(pad_sequence(ids, True, 0), mask)
-        losses, rows = answer_loss(logits, pad_sequence(labels, True, IGNORED))
-        total = losses.new_zeros(len(some)).index_add(0, rows, losses)
-        sums += (-total).tolist()
-    values = iter(sums)
-    found = [[next(values) for _ in q.outputs] for q in questions]
-    return [
-        q.options[own.index(max(own))] for q, own in zip(questions, found, strict=True)
-    ]
+    found = []
+    for question in questions:
+        sums = log_likelihoods(network, question.prompt, question.outputs).tolist()
+        found.append(question.options[sums.index(max(sums))])
+    return found
+
+
+def log_likelihoods(
+    network: Any, prompt: Sequence[int], outputs: Sequence[Sequence[int]]
+) -> Tensor:
+    """(outputs,) in float32, of each output as a whole after one prompt.
+
+    Args:
+        network: Of `transformers`. One that keeps no keys and values (a state space
+            model) reads the prompt again with each output.
+        prompt: Tokens.
+        outputs: Tokens, each at least one.
+    """
+    device, count = network.device, len(outputs)
+    ids = torch.tensor(prompt, device=device)[None]
+    own = [torch.tensor(tokens, device=device) for tokens in outputs]
+    read = network(input_ids=ids, use_cache=True)
+    last, kept = read.logits[:, -1:], _of_attention(read)
+    if max(map(len, own)) == 1:
+        rest = last.new_zeros(count, 0, last.shape[-1])
+    else:
+        follow = pad_sequence(own, True, 0)[:, :-1]
+        again = ids.expand(count, -1)
+        mask = torch.ones_like(torch.cat([again, follow], 1))
+        for row, tokens in zip(mask, own, strict=True):
+            row[len(prompt) + len(tokens) :] = 0
+        if kept is None:
+            whole = torch.cat([again, follow], 1)
+            rest = network(input_ids=whole, attention_mask=mask, use_cache=False).logits
+            rest = rest[:, len(prompt) :]
+        else:
+            kept.batch_repeat_interleave(count)
+            rest = network(input_ids=follow, attention_mask=mask, cache=kept).logits
+    logits = torch.cat([last.expand(count, -1, -1), rest], 1)
+    target = pad_sequence(own, True, IGNORED)
+    losses = F.cross_entropy(logits.float().mT, target, reduction="none")
+    return -losses.sum(1)
+
+
+def _of_attention(read: Any) -> Any:
+    """The keys and values that a network kept, if all that it keeps are such."""
+    from transformers.cache_utils import Cache, LinearAttentionCacheLayerMixin
+
+    kept = getattr(read, "cache", None)
+    if not isinstance(kept, Cache):
+        return None
+    # States of a recurrence go on token by token, and are not repeated for options.
+    by_states = any(isinstance(k, LinearAttentionCacheLayerMixin) for k in kept.layers)
+    return None if by_states else kept
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from datamodules.files.instructions import first_label
-from datamodules.texts import Asks, Question, TextBatch
+from datamodules.texts import Asks, TextBatch
 from models.adapters import AdapterConfig, adapt
 from models.answers import Tally, answer_loss, generated, likeliest
 from models.artefacts.base import Base, fingerprint
@@ -122,7 +122,7 @@ class LanguageModule(TaskModule):
         losses = answer_loss(logits, batch["labels"])[0]
         self._loss += torch.stack((losses.sum(), losses.new_tensor(len(losses))))
         asked = batch.get("questions", [])
-        for question, found in zip(asked, self._likeliest(asked), strict=True):
+        for question, found in zip(asked, likeliest(self.network, asked), strict=True):
             self._tally.add(question, "", found)
 
     def on_validation_epoch_end(self) -> None:
@@ -161,7 +161,7 @@ class LanguageModule(TaskModule):
     def test_step(self, batch: TextBatch, batch_idx: int) -> None:
         asked, scoring = batch["questions"], self.scoring
         if scoring.scoring == "likelihood":
-            found: list[str | None] = [*self._likeliest(asked)]
+            found: list[str | None] = [*likeliest(self.network, asked)]
         else:
             texts = generated(
                 self.network, self.tokenizer, asked, scoring.beams, scoring.new_tokens
@@ -250,9 +250,6 @@ class LanguageModule(TaskModule):
     @property
     def _data(self) -> Asks:
         return cast(Asks, self.trainer.datamodule)  # type: ignore[attr-defined]
-
-    def _likeliest(self, questions: Sequence[Question]) -> list[str]:
-        return likeliest(self, questions, self._data.batch_size)
 
     def _summed(self, sums: Tensor) -> Tensor:
         """Of all processes."""

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from datamodules.files.images.decoding import read_image
 ALONE, ROUTED = "(none: the network alone)", "(the router chooses)"
 GRID_PX = 256
 """Longer side of the depths that the browser looks values up in."""
+RESULTS = "results-"
 KEPT_S = 3600
 """For which results can be downloaded."""
 METRES: tuple[Format, ...] = ("color", "npy", "png", "glb")
@@ -94,6 +96,7 @@ def page(service: DepthService) -> gr.Blocks:
             raise gr.Error(f"{error}.", print_exception=False) from None
 
     blocks: gr.Blocks
+    # Gradio removes what it has copied itself; `_room` the rest.
     with gr.Blocks(title="LAVA Depth", delete_cache=(KEPT_S, KEPT_S)) as blocks:
         gr.Markdown("# LAVA Depth\nA photograph in, its depth in metres out.")
         with gr.Row():
@@ -155,7 +158,7 @@ async def _predicted(
     service.check(wanted)
     content = await asyncio.to_thread(path.read_bytes)
     answers = await service.answers(content, wanted, formats, due)
-    folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
+    folder = await asyncio.to_thread(_room)
     written = await asyncio.to_thread(_written, answers, formats, folder, path.stem)
     image = await asyncio.to_thread(read_image, path, service.shelf.prediction.exif)
     depth = np.load(written["npy"])
@@ -165,6 +168,15 @@ async def _predicted(
     unit = "m" if service.shelf.unit == "metres" else service.shelf.unit
     told = _words(answers[0].about, unit)
     return (image, shown), _grid(depth, unit), glb, downloads, told
+
+
+def _room() -> Path:
+    """A new folder for results; those that have been kept long enough go."""
+    scratch = Path(os.environ["GRADIO_TEMP_DIR"])
+    for old in scratch.glob(f"{RESULTS}*"):
+        if time.time() - old.stat().st_mtime > KEPT_S:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=RESULTS, dir=scratch))
 
 
 def _written(

@@ -1,5 +1,6 @@
 """From a request's bytes to the network's input, and from its depth to an answer."""
 
+import errno
 import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -201,14 +202,17 @@ def check_format(wanted: Format | None, shelf: Shelf, shelved: Shelved) -> None:
 
 
 def encode(
-    depth: Tensor, ready: Ready, kind: Format | None, notes: Mapping[str, Any]
-) -> Answer:
-    """The file that `predict.py` would have written.
+    depth: Tensor,
+    ready: Ready,
+    formats: Sequence[Format | None],
+    notes: Mapping[str, Any],
+) -> list[Answer]:
+    """The files that `predict.py` would have written.
 
     Args:
         depth: (h, w) at the network's size.
         ready: What was predicted.
-        kind: In which format; None for the numbers about it alone.
+        formats: None for the numbers about it alone.
         notes: What else is known of it.
 
     Raises:
@@ -222,22 +226,33 @@ def encode(
         raise RefusedError(500, str(error)) from None
     about = summary(sized, ready.intrinsics, assumed=ready.focal_is_assumed)
     about |= {"adapter": own.name, "generation": own.generation, **notes}
-    if kind is None:
-        return Answer(None, 0, "application/json", about)
+    return [
+        Answer(None, 0, "application/json", about)
+        if kind is None
+        else _file(sized, ready, kind, about)
+        for kind in formats
+    ]
+
+
+def _file(
+    depth: NDArray[np.float32], ready: Ready, kind: Format, about: dict[str, Any]
+) -> Answer:
+    look = ready.shelved.look
     pixels = ready.pixels if ready.pixels is not None else np.empty((0, 0, 3), np.uint8)
     with tempfile.TemporaryDirectory(prefix="lava-") as folder:
         path = Path(folder) / f"depth.{'png' if kind == 'color' else kind}"
         try:
-            own.look.write(kind, path, sized, pixels, ready.intrinsics)
+            look.write(kind, path, depth, pixels, ready.intrinsics)
         except DataError as error:
-            full = "No space" in str(error)
+            full = isinstance(error.__context__, OSError) and (
+                error.__context__.errno in (errno.ENOSPC, errno.EDQUOT)
+            )
             raise RefusedError(507 if full else 422, str(error)) from None
         # Open, it stays readable after its folder has gone.
         content = path.open("rb")
         length = path.stat().st_size
-    if kind == "png":
-        about["png_units_per_metre"] = own.look.png_scale
-    return Answer(content, length, TYPES[kind], about)
+    scale = {"png_units_per_metre": look.png_scale} if kind == "png" else {}
+    return Answer(content, length, TYPES[kind], about | scale)
 
 
 def blank() -> bytes:

@@ -149,10 +149,8 @@ class DepthService:
             depth = await self.batcher.submit(ready.shape, ready, ready.pixels_in, due)
             self.metrics.taken("predict")(time.monotonic() - began)
             assert isinstance(depth, Tensor)
-            return [
-                await self.encoding.run(partial(encode, depth, ready, kind, notes), due)
-                for kind in formats
-            ]
+            written = partial(encode, depth, ready, formats, notes)
+            return await self.encoding.run(written, due)
 
     @torch.inference_mode()
     def predict(self, batch: Sequence[Ready | Routing]) -> list[Tensor | Routed]:

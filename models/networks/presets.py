@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from datamodules.errors import UserError
 
-Size = Literal["tiny", "S", "B", "L", "G"]
+Size = Literal["tiny", "mini", "S", "B", "L", "G"]
 Version = Literal["v1", "v2", "v3"]
 Kind = Literal["relative", "metric"]
 Unit = Literal["metres", "disparity", "depth"]
@@ -44,6 +44,8 @@ class Preset:
 PRESETS: dict[Size, Preset] = {
     # Ours, for the demo and the tests: about 1.6 million parameters.
     "tiny": Preset(128, 6, 4, 32, (24, 48, 96, 96), (1, 2, 4, 5), pretrain_px=196),
+    # Ours, for photographs where nothing can be downloaded: 4.5 million.
+    "mini": Preset(192, 8, 3, 48, (48, 96, 128, 128), (1, 3, 5, 7), pretrain_px=196),
     "S": Preset(384, 12, 6, 64, (48, 96, 192, 384), (2, 5, 8, 11)),
     "B": Preset(768, 12, 12, 128, (96, 192, 384, 768), (2, 5, 8, 11)),
     "L": Preset(1024, 24, 16, 256, (256, 512, 1024, 1024), (4, 11, 17, 23)),

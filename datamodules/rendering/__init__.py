@@ -1,0 +1,1 @@
+"""Pictures of invented worlds: meshes, materials, light and a camera's faults."""
