@@ -1,10 +1,18 @@
-.PHONY: check format minimum slow test
+.PHONY: check docs docs-check format minimum slow test
 
 check:
 	ruff format --check .
 	ruff check .
 	mypy
 	lint-imports
+	NO_MKDOCS_2_WARNING=1 mkdocs build -q --strict -d "$$(mktemp -d)"
+
+docs:
+	mkdocs serve
+
+# Every command of the pages, run where nothing has to be fetched: about ten minutes.
+docs-check:
+	python -m docs.check
 
 format:
 	ruff format .

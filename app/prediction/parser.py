@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, TypeVar
 
+from app import version
 from app.errors import fail
 from app.prediction.choice import Choice
 from app.prediction.options import CHOICES, HandOver, Prediction, Source, defaults, flag
@@ -114,6 +115,7 @@ def parse(args: list[str] | None) -> tuple[Source, Choice, HandOver, Prediction]
 def parser() -> OneLine:
     """Options with hyphens; the dataclasses have the defaults."""
     found = OneLine(prog="predict.py", description=DESCRIPTION)
+    found.add_argument("--version", action="version", version=version.told())
     found.add_argument(
         "images", nargs="*", help="Images, videos, folders, patterns, .txt lists."
     )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from app import version
 from app.errors import fail, one_line_errors
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -28,6 +29,9 @@ def main(args: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if args is None else list(args)
     if given[:1] in (["-h"], ["--help"]):
         print(page())
+        return
+    if given[:1] == ["--version"]:
+        print(version.told())
         return
     place = check(given)
     if given[place] == CHECK:
@@ -56,6 +60,7 @@ def page() -> str:
             "                      those of the recipe's newest run",
             "  --print_config      the resolved recipe",
             "  --help              every option; --model.help CLASS, --data.help CLASS",
+            "  --version           without a command: versions, for reports",
             "",
             f"recipes in configs/: {recipes};",
             "adapters to stack on them: configs/adapters/*.yaml",

@@ -25,6 +25,8 @@ json.dump(answers, sys.stdout)
 """
 PICTURE = "docs/predict.png"
 CASES = [
+    ("training", ["--version"], 0, "LAVA Depth 0."),
+    ("prediction", ["--version"], 0, "LAVA Depth 0."),
     ("training", ["-h"], 0, "recipes in configs/"),
     ("training", [], 1, "no command is given; use one of fit, validate, test"),
     ("training", ["fits"], 1, "'fits' is no command"),
