@@ -7,7 +7,8 @@
 Depth Anything S with random weights, float32, rank 8 (Fast LoRA 1); example i of the
 batch has adapter i mod K. Everything runs in one process, one call each per round, in a
 random order per round, in processor time: other programs on the machine wait for the
-cores, but do not count. What is printed is the median over the rounds of time / the
+cores, but do not count. With `--device cuda` it is time by the clock, the device waited
+for. What is printed is the median over the rounds of time / the
 frozen network's time in that round, and the smallest and largest of them.
 
 Ways, of a forward without gradients and of a training step (forward, and backward from
@@ -46,6 +47,7 @@ from models.adapters import (
     is_never_trained,
 )
 from models.networks import DepthNetwork, NetworkSpec
+from models.networks.presets import Size
 
 MIB = 2**20
 RANK = 8
@@ -55,7 +57,7 @@ Way = Callable[[Tensor], Tensor]
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
-    where = machine("peft", on_cuda=False)
+    where = machine("peft", on_cuda=options.device == "cuda")
     for key, value in where.items():
         print(f"{key}: {value}")
     found: dict[str, object] = {"machine": where, "options": vars(options)}
@@ -84,6 +86,8 @@ def parse() -> argparse.Namespace:
     add("--size", type=image_size, default=(266, 350), help="image, HEIGHTxWIDTH")
     add("--rounds", type=positive, default=5)
     add("--threads", type=positive, default=1)
+    add("--device", choices=["cpu", "cuda"], default="cpu")
+    add("--model", choices=["tiny", "S", "B", "L"], default="S")
     add("--beside", nargs="*", choices=["loop", "swap", "peft"], default=["peft"])
     add("--count", type=positive, default=1000, help="adapters of `bank`")
     add("--seconds", type=positive, default=60, help="of `stress`")
@@ -101,10 +105,10 @@ def config_of(method: str) -> AdapterConfig:
 
 
 def network_and_bank(
-    config: AdapterConfig, count: int
+    config: AdapterConfig, count: int, size: Size = "S", device: str = "cpu"
 ) -> tuple[DepthNetwork, AdapterBank]:
     torch.manual_seed(0)
-    network = DepthNetwork(NetworkSpec("S", "v2", "metric", 10.0)).eval()
+    network = DepthNetwork(NetworkSpec(size, "v2", "metric", 10.0)).eval().to(device)
     bank = AdapterBank(network)
     for k in range(count):
         bank.adapt(f"a{k}", config)
@@ -122,8 +126,10 @@ def off_start(module: nn.Module) -> None:
 
 def compare(method: str, options: argparse.Namespace) -> list[dict[str, object]]:
     """Time one method against the frozen network in one interleaved run."""
-    network, bank = network_and_bank(config_of(method), max(options.adapters))
-    x = torch.randn(options.batch, 3, *options.size)
+    network, bank = network_and_bank(
+        config_of(method), max(options.adapters), options.model, options.device
+    )
+    x = torch.randn(options.batch, 3, *options.size, device=options.device)
     ways: dict[str, Way] = {"frozen": chosen(network, bank, None)}
     ways["shared"] = chosen(network, bank, "a0")
     for k in options.adapters:
@@ -142,7 +148,7 @@ def compare(method: str, options: argparse.Namespace) -> list[dict[str, object]]
             for name, way in ways.items()
             if mode == "forward" or not name.startswith("swap")
         }
-        seconds = interleaved(calls, options.rounds)
+        seconds = interleaved(calls, options.rounds, options.device)
         print(f"\n{method}, {mode}, batch {options.batch}, {options.size}")
         for name, times in seconds.items():
             pairs = zip(times, seconds["frozen"], strict=True)
@@ -164,8 +170,12 @@ def chosen(network: nn.Module, bank: AdapterBank, names: str | list[str] | None)
     return way
 
 
+def device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
 def looped(network: nn.Module, bank: AdapterBank, names: list[str]) -> Way:
-    rows = {name: torch.tensor([n == name for n in names]) for name in names}
+    rows = {n: torch.tensor([m == n for m in names]) for n in names}
 
     def way(x: Tensor) -> Tensor:
         outputs = []
@@ -179,7 +189,7 @@ def looped(network: nn.Module, bank: AdapterBank, names: list[str]) -> Way:
 
 def swapped(network: nn.Module, bank: AdapterBank, names: list[str]) -> Way:
     """One network, and each adapter's merged weights copied into it in turn."""
-    rows = {name: torch.tensor([n == name for n in names]) for name in names}
+    rows = {n: torch.tensor([m == n for m in names]) for n in names}
     merged: dict[str, dict[str, Tensor]] = {}
     with torch.no_grad():
         for name in rows:
@@ -190,7 +200,7 @@ def swapped(network: nn.Module, bank: AdapterBank, names: list[str]) -> Way:
                     for n, m in layers
                     if isinstance(m, models.adapters.adapted.AdaptedLayer)
                 }
-    plain = DepthNetwork(network.spec).eval()  # type: ignore[arg-type]
+    plain = DepthNetwork(network.spec).eval().to(device_of(network))  # type: ignore[arg-type]
     plain.load_state_dict(network.state_dict())
 
     def way(x: Tensor) -> Tensor:
@@ -206,7 +216,7 @@ def swapped(network: nn.Module, bank: AdapterBank, names: list[str]) -> Way:
 def by_peft(network: nn.Module, names: list[str]) -> Way:
     from peft import LoraConfig, PeftModel
 
-    plain = DepthNetwork(network.spec).eval()  # type: ignore[arg-type]
+    plain = DepthNetwork(network.spec).eval().to(device_of(network))  # type: ignore[arg-type]
     plain.load_state_dict(network.state_dict())
     plain.requires_grad_(False)
     targets = [
@@ -253,18 +263,25 @@ def called(way: Way, mode: str, network: DepthNetwork, x: Tensor) -> Callable[[]
 
 
 def interleaved(
-    calls: dict[str, Callable[[], None]], rounds: int
+    calls: dict[str, Callable[[], None]], rounds: int, device: str
 ) -> dict[str, list[float]]:
-    """Processor seconds of each call in each round; the first round is dropped."""
+    """Seconds of each call in each round; the first round is dropped."""
+
+    def now() -> float:
+        if device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     order, shuffler = list(calls), random.Random(0)
     for i in range(rounds + 1):
         shuffler.shuffle(order)
         for name in order:
-            start = time.process_time()
+            start = now()
             calls[name]()
             if i:
-                seconds[name].append(time.process_time() - start)
+                seconds[name].append(now() - start)
     return seconds
 
 

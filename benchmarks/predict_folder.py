@@ -36,15 +36,15 @@ THEIRS = """
 import sys
 from pathlib import Path
 import cv2, numpy as np, torch, transformers
-model, folder, out, rows, cols = sys.argv[1:]
-pipe = transformers.pipeline("depth-estimation", model=model, device="cpu")
+model, folder, out, rows, cols, device = sys.argv[1:]
+pipe = transformers.pipeline("depth-estimation", model=model, device=device)
 processor = pipe.image_processor
 processor.size = {"height": int(rows), "width": int(cols)}
 processor.keep_aspect_ratio = False
 paths = sorted(Path(folder).rglob("*.jpg"))
 Path(out).mkdir()
 for path, result in zip(paths, pipe([str(p) for p in paths], batch_size=8)):
-    metres = result["predicted_depth"].squeeze().numpy()
+    metres = result["predicted_depth"].squeeze().cpu().numpy()
     cv2.imwrite(f"{out}/{path.name}.png", np.rint(metres * 1000).astype(np.uint16))
 """
 
@@ -100,10 +100,12 @@ def main() -> None:
     parser.add_argument("--network", default="S", choices=["tiny", "S", "B", "L"])
     parser.add_argument("--size", type=int, nargs=2, default=(266, 266))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--engines", nargs="*", default=[], help="Of predict.py, too.")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    where = machine("transformers", on_cuda=False)
+    where = machine("transformers", on_cuda=options.device == "cuda")
+    accelerator = {"cpu": "cpu", "cuda": "gpu"}[options.device]
     print(json.dumps(where, indent=1))
     torch.manual_seed(0)
     rows, cols = options.size
@@ -128,11 +130,11 @@ def main() -> None:
                 ours += ["--model", str(root / "depth-anything")]
                 ours += ["--output", str(root / f"ours{name}{number}")]
                 ours += ["--size", f"{cols}x{rows}", "--formats", "png"]
-                ours += ["--workers", str(options.workers), "--accelerator", "cpu"]
-                ours += ["--devices", "1"]
+                ours += ["--workers", str(options.workers)]
+                ours += ["--devices", "1", "--accelerator", accelerator]
                 theirs = [sys.executable, "-c", THEIRS, str(root / "transformers")]
                 theirs += [str(root / name), str(root / f"theirs{name}{number}")]
-                theirs += [str(rows), str(cols)]
+                theirs += [str(rows), str(cols), options.device]
                 # The first to grow shows in the children's maximum: ours goes first.
                 for who, command in {
                     "predict.py": ours,

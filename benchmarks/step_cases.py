@@ -16,7 +16,7 @@ from models.networks import DepthNetwork, NetworkSpec
 from models.networks.encoder import DinoV2Encoder
 from models.networks.presets import PRESETS
 
-Size = Literal["S", "B", "L"]
+Size = Literal["tiny", "S", "B", "L"]
 
 
 What = Literal["layers", "encoder", "network", "all"]
