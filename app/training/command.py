@@ -10,6 +10,7 @@ from pathlib import Path
 
 from app import version
 from app.errors import fail, one_line_errors
+from app.training.repeated import check_once
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CHECK = "check"
@@ -85,6 +86,8 @@ def check(given: Sequence[str]) -> int:
         if "\n" not in name and ":" not in name and not Path(name).is_file():
             near = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml")))
             fail(f"--config {name}: there is no such file; configs/ has {near}")
+        if "\n" not in name and ":" not in name:
+            check_once(name)
     told = any(option.startswith(("--model", "--data")) for option in options)
     if not recipes and not told and not set(options) & set(SELF_EXPLAINING):
         fail(f"{command} needs a recipe, such as --config configs/demo.yaml")
