@@ -5,7 +5,7 @@
         --pictures seen
 
 PHOTOS has `index.json`: a list of {"id", "rgb", "depth", "depth_scale", "scene",
-"place", "split"}, files relative to it. Each picture is predicted as `predict.py` would,
+"place", "split"}, files relative to it. Each picture is predicted as `predict.py` does,
 at the model's own size (`--size 126`: the picture's shape kept, both sides at least
 that), and compared at the depth map's: as it is (metres), times the one factor that
 brings its median to the truth's, and with its inverse fitted to the truth's by scale

@@ -15,13 +15,13 @@ class DepthAnythingModule(DepthModule):
     """Depth Anything of one size with an adapter, or trained in full.
 
     Args:
-        size: tiny, S, B, L or G; of v3 tiny or L.
+        size: tiny, mini, S, B, L or G; of v3 tiny or L.
         version: v1, v2, or v3 (DA3MONO-LARGE, DA3METRIC-LARGE); files of the first two
             look alike, so take care to say which.
         weights: Base weights: a path (.pth, .safetensors, a merged or transformers
             folder, a .ckpt of a whole network), a Hub id (owner/name[@revision]), a
             known name such as depth-anything-v2-small or da3mono-large, or
-            tiny-rooms; null starts at random.
+            tiny-rooms or tiny-worlds; null starts at random.
         adapter: Method and options; null trains the whole network.
         max_depth: Metres at which the output saturates, in v3 those that labels reach.
             Linked to data.max_depth: a value given here is overruled.

@@ -213,6 +213,7 @@ class MixedModule(DepthModule):
             edges = self._edges[self.sources.index(self.source_of(batch))]
             assert isinstance(edges, BoundaryF1)
             edges.update(depth, batch["depth"], batch["valid"])
+        self._note_each(depth, batch)
         return depth
 
     def on_validation_epoch_end(self) -> None:
@@ -220,6 +221,7 @@ class MixedModule(DepthModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_each("test", self._test)
+        self._gather_each()
         if self.scoring.boundary:
             for name, edges in zip(self.sources, self._edges, strict=True):
                 assert isinstance(edges, BoundaryF1)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, distributed
 
 from datamodules.batch import DepthBatch
 from datamodules.errors import DataError
@@ -14,7 +14,7 @@ from datamodules.protocols import Protocol
 from models.alignment import aligned
 from models.artefacts.depth_record import DepthRecord
 from models.boundary import BoundaryF1, BoundaryScores
-from models.metrics import METRICS, DepthMetrics
+from models.metrics import METRICS, DepthMetrics, per_image
 from models.networks.depth_network import with_flip
 from models.networks.interface import Network
 from models.optimisation import Optimisation
@@ -66,10 +66,15 @@ class ScoredModule(TaskModule):
         self.boundary: dict[str, BoundaryScores] = {}
         """Of the edges of each source, where they are scored."""
         self._median: dict[str, DepthMetrics] = {}
+        self.each: dict[str, list[Row]] = {}
+        """Scores of single test images by source, where they are asked for."""
 
     def metres(self, depth: Tensor, batch: DepthBatch) -> Tensor:
         """What the network says (B, 1, h, w) of a batch's images, in true metres."""
         return depth
+
+    def on_test_epoch_start(self) -> None:
+        self.each = {}
 
     def validation_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
         return self._evaluate(batch, self.val_metrics, Scoring())
@@ -78,6 +83,7 @@ class ScoredModule(TaskModule):
         depth = self._evaluate(batch, self.test_metrics, self.scoring)
         if self.scoring.boundary:
             self.test_boundary.update(depth, batch["depth"], batch["valid"])
+        self._note_each(depth, batch)
         return depth
 
     def on_validation_epoch_end(self) -> None:
@@ -85,8 +91,34 @@ class ScoredModule(TaskModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_means("test", self.test_metrics)
+        self._gather_each()
         if self.scoring.boundary:
             self.boundary[""] = self.test_boundary.scores()
+
+    def _note_each(self, depth: Tensor, batch: DepthBatch) -> None:
+        """Keep a test batch's own scores, if those are asked for."""
+        if not self.scoring.per_image:
+            return
+        source = self.source_of(batch)
+        silog = self.protocol_of(source).silog
+        scores = per_image(depth, batch["depth"], batch["valid"], silog).tolist()
+        counted = batch["valid"].flatten(1).any(1).tolist()
+        rows = self.each.setdefault(source, [])
+        for path, own, counts in zip(batch["path"], scores, counted, strict=True):
+            if counts:
+                rows.append({"image": path, **dict(zip(METRICS, own, strict=True))})
+
+    def _gather_each(self) -> None:
+        """Every process's rows, in the order of their images."""
+        if self.scoring.per_image and self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            distributed.all_gather_object(parts, self.each)
+            self.each = {}
+            for part in parts:
+                for source, rows in part.items():
+                    self.each.setdefault(source, []).extend(rows)
+        for rows in self.each.values():
+            rows.sort(key=lambda row: str(row["image"]))
 
     def source_of(self, batch: DepthBatch) -> str:
         """Which of them a batch of validation or test is from."""
@@ -163,6 +195,7 @@ class ScoredModule(TaskModule):
             name=(f"{source}_" if source else "") + protocol.name + scoring.suffix,
             counted=images + empty,
             unit="images",
+            each=self.each.get(source, ()),
         )
 
     def next_command(self, checkpoint: str) -> str:

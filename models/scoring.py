@@ -28,6 +28,9 @@ class Scoring:
     NeWCRFs' evaluation does."""
     boundary: bool = False
     """Score edges as well: Depth Pro's boundary F1, of dense truth alone."""
+    per_image: bool = False
+    """Write each image's scores into a CSV beside the results, which `python -m
+    app.compare` compares with another run's."""
 
     @property
     def label(self) -> str:

@@ -1,7 +1,7 @@
 """Training of any network, whatever its task: steps, checkpoints, what it says."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -44,6 +44,8 @@ class Told:
     counted: int = 0
     """How many items were looked at."""
     unit: str = "items"
+    each: Sequence[Row] = ()
+    """Scores of single items, where they were asked for; all have the same columns."""
 
 
 class TaskModule(LightningModule):

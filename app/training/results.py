@@ -1,9 +1,10 @@
 """What a run ends with: the table before and after, and the files beside it."""
 
+import csv
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from app.training.folder import RunCallback
-from datamodules.files.whole import write_json
+from datamodules.files.whole import whole_file, write_json
 from models.task_module import Row, TaskModule
 
 
@@ -176,17 +177,28 @@ class TestResults(Callback):
             },
         )
         lines = [told.heading, table(told.rows), _trained(module), *told.notes]
+        if told.each:
+            write_rows(path.with_suffix(".csv"), told.each)
         if part:
             lines.append(
                 f"WARNING: {told.counted} of {items} {told.unit} were scored; this is "
                 "no result of the data set"
             )
-        return [*lines, f"results: {_relative(str(path))}"]
+        also = f", each image in {path.stem}.csv" if told.each else ""
+        return [*lines, f"results: {_relative(str(path))}{also}"]
 
     def report(self) -> None:
         """Print the table, in the process that has it."""
         if self._report:
             print(f"\n{self._report}")
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Rows as a CSV, whole or not at all."""
+    with whole_file(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def table(rows: Mapping[str, Row]) -> str:

@@ -7,7 +7,7 @@ from models.artefacts import FORMS
 from models.artefacts.facts import Facts, Result
 from models.artefacts.published import depth_anything_3
 from models.artefacts.published.identity import OFFICIAL
-from models.artefacts.published.sources import SOURCES, TINY_ROOMS, timm_licence
+from models.artefacts.published.sources import PACKAGED_NAMES, SOURCES, timm_licence
 from models.metrics import METRICS
 from models.networks.interface import OutputSpec
 from models.networks.presets import NetworkSpec
@@ -73,7 +73,7 @@ def network_words(spec: OutputSpec | None) -> str:
 
 def licence_of_weights(weights: str) -> str | None:
     """The licence of published depth weights, None where it is not known."""
-    if weights == TINY_ROOMS:
+    if weights in PACKAGED_NAMES:
         return "apache-2.0"
     if weights in SOURCES:
         return SOURCES[weights].licence

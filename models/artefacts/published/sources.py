@@ -7,7 +7,8 @@ from pathlib import Path
 from models.networks.presets import NetworkError
 
 PACKAGED = Path(__file__).parents[2] / "weights"
-TINY_ROOMS = "tiny-rooms"
+PACKAGED_NAMES = {"tiny-rooms": "tiny_rooms", "tiny-worlds": "tiny_worlds"}
+"""Networks of our own, which need no download, and their folders."""
 SNAPSHOT = re.compile(r"/models--[^/]+/snapshots/([0-9a-f]{40})(/|$)")
 """Of huggingface_hub's cache (docs: "Understand caching")."""
 
@@ -84,11 +85,11 @@ def check_source(source: str) -> None:
     Raises:
         NetworkError: Listing what a model may be called.
     """
-    if source in (TINY_ROOMS, *SOURCES) or Path(source).expanduser().exists():
+    if source in (*PACKAGED_NAMES, *SOURCES) or Path(source).expanduser().exists():
         return
     repo = _repository(source)[0]
     if repo.count("/") != 1 or Path(repo).suffix or source[:1] in ("", *"./~"):
-        names = ", ".join([TINY_ROOMS, *SOURCES])
+        names = ", ".join([*PACKAGED_NAMES, *SOURCES])
         raise NetworkError(
             f"weights {source!r}: there is no such file or folder; give a path, a Hub "
             f"id (owner/name, or owner/name@revision), or one of {names}"
@@ -99,15 +100,16 @@ def locate(source: str) -> Path:
     """Turn what a user calls a model into a local file or folder.
 
     Args:
-        source: A path, `tiny-rooms` (packaged), a name in `SOURCES`, or the Hub id of
-            a repository, with `@` and a branch, tag or commit if not its newest.
+        source: A path, `tiny-rooms` or `tiny-worlds` (packaged), a name in `SOURCES`,
+            or the Hub id of a repository, with `@` and a branch, tag or commit if
+            not its newest.
 
     Raises:
         NetworkError: If there is no such path and the Hub has or gives no such file.
     """
     check_source(source)
-    if source == TINY_ROOMS:
-        return PACKAGED / "tiny_rooms"
+    if source in PACKAGED_NAMES:
+        return PACKAGED / PACKAGED_NAMES[source]
     path = Path(source).expanduser()
     if path.exists():
         return path

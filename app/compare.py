@@ -1,0 +1,175 @@
+"""`python -m app.compare A B`: two runs image by image, and how sure that is.
+
+The scores are those that `train.py test --per_image true` wrote.
+"""
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from app.errors import fail, one_line_errors
+from datamodules.errors import DataError
+
+Unit = Literal["image", "folder"]
+Rows = dict[str, dict[str, float]]
+"""Path of an image to its scores."""
+CONFIDENCE = 0.95
+DESCRIPTION = """Compare two runs by the scores of their test images.
+
+A and B are the CSVs that `train.py test --per_image true` writes, or folders with one.
+The difference B - A is taken image by image; its interval is Student's, of 95 %."""
+
+
+class OneLine(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; see {self.prog} --help")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one metric is in two runs."""
+
+    first: float
+    second: float
+    change: float
+    """Mean of second - first over units."""
+    half: float
+    """Half the width of its interval; NaN of a single unit."""
+    better: float
+    """Part of the units where the second is larger."""
+
+
+@one_line_errors
+def main(args: list[str] | None = None) -> None:
+    """Print the table of two runs."""
+    parser = OneLine("python -m app.compare", description=DESCRIPTION)
+    parser.add_argument("first", metavar="A")
+    parser.add_argument("second", metavar="B")
+    parser.add_argument(
+        "--by",
+        choices=["image", "folder"],
+        default="image",
+        help="What counts as one: folders are averaged first, since neighbouring "
+        "frames of a video are nearly alike and make intervals too narrow.",
+    )
+    given = parser.parse_args(args)
+    paths = [found(Path(name).expanduser()) for name in (given.first, given.second)]
+    runs = [read(path) for path in paths]
+    by: Unit = given.by
+    rows, shared = compared(*runs, by)
+    units = f"{shared} images" if by == "image" else f"{shared} folders"
+    print(
+        f"A {paths[0]}\nB {paths[1]}\n{units}, B - A with its {CONFIDENCE:.0%} interval"
+    )
+    print(f"{'':9} {'A':>9} {'B':>9} {'B - A':>9} {'+-':>8}  B larger in")
+    for name, row in rows.items():
+        print(
+            f"{name:9} {row.first:9.4f} {row.second:9.4f} {row.change:+9.4f} "
+            f"{row.half:8.4f}  {row.better:.0%}"
+        )
+    for label, own, other in (("A", *runs), ("B", *runs[::-1])):
+        if alone := len(own.keys() - other.keys()):
+            print(f"WARNING: {alone} images are in {label} alone and were left out")
+    if by == "image" and (folders := len({Path(p).parent for p in runs[0]})) > 1:
+        print(f"the images are of {folders} folders: --by folder asks for less luck")
+
+
+def found(path: Path) -> Path:
+    """The CSV that a user means.
+
+    Raises:
+        DataError: If there is none, or more than one.
+    """
+    if path.is_file():
+        return path
+    tables = sorted(path.glob("test_*.csv")) if path.is_dir() else []
+    if len(tables) != 1:
+        what = ", ".join(table.name for table in tables) or "none"
+        raise DataError(
+            f"{path} should be one CSV of `train.py test --per_image true`, or a "
+            f"folder with one; it has {what}"
+        )
+    return tables[0]
+
+
+def read(path: Path) -> Rows:
+    """Scores by image.
+
+    Raises:
+        DataError: If it is no such table.
+    """
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    if not lines or "image" not in lines[0] or len(lines[0]) < 2:
+        raise DataError(f"{path} has no column image and scores beside it")
+    try:
+        return {
+            row["image"]: {n: float(v) for n, v in row.items() if n != "image"}
+            for row in lines
+        }
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} has a score that is no number ({error})") from None
+
+
+def compared(first: Rows, second: Rows, by: Unit) -> tuple[dict[str, Difference], int]:
+    """Each metric that both have, over the images that both have.
+
+    Args:
+        first: Of A.
+        second: Of B.
+        by: What is averaged before differences are taken.
+
+    Returns:
+        By metric, and how many units there were.
+
+    Raises:
+        DataError: If they share nothing.
+    """
+    images = sorted(first.keys() & second.keys())
+    if not images:
+        raise DataError("A and B have no image in common: they are of other test sets")
+    names = [name for name in first[images[0]] if name in second[images[0]]]
+    rows = {}
+    for name in names:
+        one, two = (
+            _units([run[i][name] for i in images], images, by)
+            for run in (first, second)
+        )
+        change = two - one
+        half = float("nan")
+        if len(change) > 1:
+            error = stats.sem(change)
+            half = float(error * stats.t.ppf((1 + CONFIDENCE) / 2, len(change) - 1))
+        rows[name] = Difference(
+            float(one.mean()),
+            float(two.mean()),
+            float(change.mean()),
+            half,
+            float((change > 0).mean()),
+        )
+    return rows, len(one)
+
+
+def _units(
+    values: Sequence[float], images: Sequence[str], by: Unit
+) -> NDArray[np.float64]:
+    if by == "image":
+        return np.array(values)
+    folders: dict[Path, list[float]] = defaultdict(list)
+    for image, value in zip(images, values, strict=True):
+        folders[Path(image).parent].append(value)
+    return np.array([np.mean(own) for own in folders.values()])
+
+
+if __name__ == "__main__":
+    main()
