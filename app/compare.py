@@ -77,8 +77,9 @@ def main(args: list[str] | None = None) -> None:
             f"{name:9} {row.first:9.4f} {row.second:9.4f} {row.change:+9.4f} "
             f"{row.half:8.4f}  {row.better:.0%}"
         )
-    for label, own, other in (("A", *runs), ("B", *runs[::-1])):
-        if alone := len(own.keys() - other.keys()):
+    first, second = (set(run) for run in runs)
+    for label, own in (("A", first - second), ("B", second - first)):
+        if alone := len(own):
             print(f"WARNING: {alone} images are in {label} alone and were left out")
     if by == "image" and (folders := len({Path(p).parent for p in runs[0]})) > 1:
         print(f"the images are of {folders} folders: --by folder asks for less luck")

@@ -66,7 +66,7 @@ class ScoredModule(TaskModule):
         self.boundary: dict[str, BoundaryScores] = {}
         """Of the edges of each source, where they are scored."""
         self._median: dict[str, DepthMetrics] = {}
-        self.each: dict[str, list[Row]] = {}
+        self.image_rows: dict[str, list[Row]] = {}
         """Scores of single test images by source, where they are asked for."""
 
     def metres(self, depth: Tensor, batch: DepthBatch) -> Tensor:
@@ -74,7 +74,7 @@ class ScoredModule(TaskModule):
         return depth
 
     def on_test_epoch_start(self) -> None:
-        self.each = {}
+        self.image_rows = {}
 
     def validation_step(self, batch: DepthBatch, batch_idx: int) -> Tensor:
         return self._evaluate(batch, self.val_metrics, Scoring())
@@ -103,7 +103,7 @@ class ScoredModule(TaskModule):
         silog = self.protocol_of(source).silog
         scores = per_image(depth, batch["depth"], batch["valid"], silog).tolist()
         counted = batch["valid"].flatten(1).any(1).tolist()
-        rows = self.each.setdefault(source, [])
+        rows = self.image_rows.setdefault(source, [])
         for path, own, counts in zip(batch["path"], scores, counted, strict=True):
             if counts:
                 rows.append({"image": path, **dict(zip(METRICS, own, strict=True))})
@@ -112,12 +112,12 @@ class ScoredModule(TaskModule):
         """Every process's rows, in the order of their images."""
         if self.scoring.per_image and self.trainer.world_size > 1:
             parts: list[Any] = [None] * self.trainer.world_size
-            distributed.all_gather_object(parts, self.each)
-            self.each = {}
+            distributed.all_gather_object(parts, self.image_rows)
+            self.image_rows = {}
             for part in parts:
                 for source, rows in part.items():
-                    self.each.setdefault(source, []).extend(rows)
-        for rows in self.each.values():
+                    self.image_rows.setdefault(source, []).extend(rows)
+        for rows in self.image_rows.values():
             rows.sort(key=lambda row: str(row["image"]))
 
     def source_of(self, batch: DepthBatch) -> str:
@@ -195,7 +195,7 @@ class ScoredModule(TaskModule):
             name=(f"{source}_" if source else "") + protocol.name + scoring.suffix,
             counted=images + empty,
             unit="images",
-            each=self.each.get(source, ()),
+            each=self.image_rows.get(source, ()),
         )
 
     def next_command(self, checkpoint: str) -> str:
