@@ -64,9 +64,9 @@ def main(args: list[str] | None = None) -> None:
     )
     given = parser.parse_args(args)
     paths = [found(Path(name).expanduser()) for name in (given.first, given.second)]
-    runs = [read(path) for path in paths]
+    one, two = (read(path) for path in paths)
     by: Unit = given.by
-    rows, shared = compared(*runs, by)
+    rows, shared = compared(one, two, by)
     units = f"{shared} images" if by == "image" else f"{shared} folders"
     print(
         f"A {paths[0]}\nB {paths[1]}\n{units}, B - A with its {CONFIDENCE:.0%} interval"
@@ -77,11 +77,10 @@ def main(args: list[str] | None = None) -> None:
             f"{name:9} {row.first:9.4f} {row.second:9.4f} {row.change:+9.4f} "
             f"{row.half:8.4f}  {row.better:.0%}"
         )
-    first, second = (set(run) for run in runs)
-    for label, own in (("A", first - second), ("B", second - first)):
-        if alone := len(own):
+    for label, alone in (("A", len({*one} - {*two})), ("B", len({*two} - {*one}))):
+        if alone:
             print(f"WARNING: {alone} images are in {label} alone and were left out")
-    if by == "image" and (folders := len({Path(p).parent for p in runs[0]})) > 1:
+    if by == "image" and (folders := len({Path(p).parent for p in one})) > 1:
         print(f"the images are of {folders} folders: --by folder asks for less luck")
 
 
