@@ -12,7 +12,7 @@ class DINOv2Module(NewHeadModule):
     """DINOv2 with a DPT head that is trained from scratch.
 
     Args:
-        size: tiny, S, B, L or G.
+        size: tiny, mini, S, B, L or G.
         weights: Encoder weights: a path, a Hub id, or dinov2-small, -base, -large;
             null starts at random.
         adapter: Method and options; by default it changes the encoder's linears and

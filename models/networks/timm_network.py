@@ -74,6 +74,8 @@ class DINOv3Network(TimmNetwork):
 
 def head_for(embed_dim: int) -> Preset:
     """Depth Anything's size whose head is for tokens of about this width."""
-    sizes = sorted(PRESETS.values(), key=lambda preset: preset.embed_dim)
+    # `mini` came later: narrow encoders keep the head that they were trained with.
+    others = (preset for size, preset in PRESETS.items() if size != "mini")
+    sizes = sorted(others, key=lambda preset: preset.embed_dim)
     wide = (preset for preset in sizes if preset.embed_dim >= embed_dim)
     return next(wide, sizes[-1])

@@ -18,7 +18,13 @@ from models.artefacts.merged import save_network
 from models.dinov3 import spec_of
 from models.errors import OptionError
 from models.networks import DepthNetwork, NetworkError, NetworkSpec
-from models.networks.timm_network import DINOv3Network, TimmNetwork, TimmSpec
+from models.networks.presets import PRESETS
+from models.networks.timm_network import (
+    DINOv3Network,
+    TimmNetwork,
+    TimmSpec,
+    head_for,
+)
 from tests.conftest import onnx_of_any_size
 
 BEST = Path("runs/r/version_0/checkpoints/best.ckpt")
@@ -205,3 +211,10 @@ def test_new_head__learns_metres_of_a_canonical_camera(kind, options):
     module = kind(10.0, (32, 48), **given)
     assert module.network.canonical_focal_px == 300.0
     assert module.image_input.focal
+
+
+def test_head__of_a_narrow_encoder_stays_that_of_size_s():
+    # ViT-Ti's 192 channels had it before there was a size of 192 channels.
+    assert head_for(192) == PRESETS["S"]
+    assert head_for(128) == PRESETS["tiny"]
+    assert head_for(5000) == PRESETS["G"]
