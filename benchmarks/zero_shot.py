@@ -1,7 +1,7 @@
 """What networks make of photographs that they were not trained on.
 
-    python -m benchmarks.zero_shot PHOTOS --models tiny-rooms tiny-worlds
-    python -m benchmarks.zero_shot PHOTOS --models tiny-worlds --split train \
+    python -m benchmarks.zero_shot PHOTOS --models tiny-rooms OTHER
+    python -m benchmarks.zero_shot PHOTOS --models tiny-rooms --split train \
         --pictures seen
 
 PHOTOS has `index.json`: a list of {"id", "rgb", "depth", "depth_scale", "scene",
