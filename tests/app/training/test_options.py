@@ -121,11 +121,15 @@ def test_scoring__is_in_the_results_and_their_name(run, monkeypatch, capsys):
         ("align", "median", "_aligned_median"),
         ("flip_tta", True, "_flip"),
         ("boundary", True, ""),
+        ("per_image", True, ""),
     ):
         assert before[name] != value
         text = str(value).lower()
         main(["test", "--config", recipe, "--ckpt_path", LAST, f"--{name}", text])
         path = (folder / LAST).with_name(f"test_full{suffix}.json")
+        if name == "per_image":
+            assert path.with_suffix(".csv").is_file()
+            continue
         said = json.loads(path.read_text())[name]
         if name == "boundary":
             assert said["n_images"] + said["n_without_edges"] == 3
@@ -137,4 +141,5 @@ def test_scoring__is_in_the_results_and_their_name(run, monkeypatch, capsys):
         "align",
         "flip_tta",
         "boundary",
+        "per_image",
     }

@@ -42,9 +42,12 @@ def test_mixed_run__equals_each_adapter_trained_apart(tiny_weights, accumulate):
         fit(alone, data(batch_size=2, names=(name,)), **options)
         ended = state(alone, name)
         # Float32, 8 steps of Adam: batches of another size are summed in another
-        # order, and where a gradient is nearly 0 Adam's first steps divide by it. The
-        # largest difference seen is 7e-6, of tensors that move by up to 0.04.
-        assert_same(state(model, name), ended, rtol=1e-4, atol=5e-5)
+        # order, and where a gradient is nearly 0 Adam's first steps divide by it. Of
+        # numbers that move by up to 0.04 the largest difference seen is 7e-6 on AVX2,
+        # and on AVX-512 1.2e-4, in two of a thousand.
+        assert_same(state(model, name), ended, rtol=1e-4, atol=5e-4)
+        apart = [(state(model, name)[k] - v).abs().flatten() for k, v in ended.items()]
+        assert torch.cat(apart).quantile(0.99) < 2e-5
         moved = [k for k, v in ended.items() if not torch.equal(v, starts[name][k])]
         assert len(moved) > len(ended) / 2
 
