@@ -41,10 +41,13 @@ SMALL = (
 )
 READY_S, COMMAND_S = 120, 600
 PARSED = {
-    "predict": "from app.prediction.parser import parse",
-    "serve": "from app.serving.options import parse",
+    "predict": "from app.prediction.parser import parse; parse(sys.argv[1:])",
+    "serve": "from app.serving.options import parse; parse(sys.argv[1:])",
 }
-URL = "http://127.0.0.1:8000"
+CLUSTER = (
+    "from app.serving.options import parse; from app.serving.cluster import _parse; "
+    "parse(_parse(sys.argv[1:])[1])"
+)
 
 
 class Failed(Exception):  # noqa: N818 - the word that is printed
@@ -170,9 +173,10 @@ def checked(command: Command, place: Place) -> str:
         if command.kind == "train":
             place.run([*words, "--print_config"])
         elif command.kind in PARSED:
+            words = words[words.index("python") :]
             start = 2 if command.kind == "predict" else 3
-            code = f"import sys; {PARSED[command.kind]}; parse(sys.argv[1:])"
-            place.run(["python", "-c", code, *words[start:]])
+            own = CLUSTER if words[2].endswith("cluster") else PARSED[command.kind]
+            place.run(["python", "-c", f"import sys; {own}", *words[start:]])
         return f"parsed; running needs {command.needs}"
     if command.kind == "train":
         if words[2] == "fit":
