@@ -3,19 +3,19 @@
 The scores are those that `train.py test --per_image true` wrote.
 """
 
-import argparse
 import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from app.errors import fail, one_line_errors
+from app.errors import one_line_errors
+from app.prediction.parser import OneLine
 from datamodules.errors import DataError
 
 Unit = Literal["image", "folder"]
@@ -26,13 +26,6 @@ DESCRIPTION = """Compare two runs by the scores of their test images.
 
 A and B are the CSVs that `train.py test --per_image true` writes, or folders with one.
 The difference B - A is taken image by image; its interval is Student's, of 95 %."""
-
-
-class OneLine(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        fail(f"{message}; see {self.prog} --help")
 
 
 @dataclass(frozen=True)

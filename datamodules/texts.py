@@ -52,7 +52,6 @@ class Asks(Protocol):
     notes: Sequence[str]
     """What is to be said below results."""
     prompt: PromptName
-    batch_size: int
     questions: dict[str, list[Question]]
     """What is tested, by task."""
 

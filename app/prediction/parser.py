@@ -96,6 +96,14 @@ class OneLine(argparse.ArgumentParser):
         fail(f"{message}; see {self.prog} --help")
 
 
+class Version(argparse.Action):
+    """Say the versions and end; they are looked up where they are asked for alone."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(version.told())
+        parser.exit()
+
+
 def parse(args: list[str] | None) -> tuple[Source, Choice, HandOver, Prediction]:
     """Which network and adapters, what to hand on, what to predict.
 
@@ -115,7 +123,13 @@ def parse(args: list[str] | None) -> tuple[Source, Choice, HandOver, Prediction]
 def parser() -> OneLine:
     """Options with hyphens; the dataclasses have the defaults."""
     found = OneLine(prog="predict.py", description=DESCRIPTION)
-    found.add_argument("--version", action="version", version=version.told())
+    found.add_argument(
+        "--version",
+        action=Version,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="Say which version this is, for reports, and end.",
+    )
     found.add_argument(
         "images", nargs="*", help="Images, videos, folders, patterns, .txt lists."
     )
