@@ -68,10 +68,10 @@ def build(domain: Domain, camera: CameraRange, rng: Rng) -> View:
     pitch, roll = np.radians(
         [rng.uniform(*camera.pitch_deg), rng.uniform(*camera.roll_deg)]
     )
-    return View(builder.scene(), origin, _rotation(heading, pitch, roll))
+    return View(builder.scene(), origin, rotation(heading, pitch, roll))
 
 
-def _rotation(heading: float, pitch: float, roll: float) -> Floats:
+def rotation(heading: float, pitch: float, roll: float) -> Floats:
     """Columns right, ahead, up; heading 0 looks along +y."""
     ahead = np.array(
         [

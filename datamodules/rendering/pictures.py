@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.raycasting.raycast import camera_rays
+from datamodules.raycasting.scenes import rotation
 from datamodules.rendering.film import Film, expose
 from datamodules.rendering.indoors import Pose, room, table_top
 from datamodules.rendering.light import render
@@ -47,10 +49,7 @@ def picture(
             break
     light, depth = render(world, traced, origin, rays, size, rng)
     rgb = expose(light.reshape(rows, cols, 3), film, rng)
-    intrinsics = np.array(
-        [[focal_px, 0, (cols - 1) / 2], [0, focal_px, (rows - 1) / 2], [0, 0, 1]]
-    )
-    return rgb, depth.reshape(rows, cols), intrinsics.astype(np.float32)
+    return rgb, depth.reshape(rows, cols), _intrinsics(rows, cols, focal_px)
 
 
 def _worth_it(seen: Seen, rng: Rng) -> bool:
@@ -63,18 +62,18 @@ def _worth_it(seen: Seen, rng: Rng) -> bool:
 
 def _rays(rows: int, cols: int, focal_px: float, pose: Pose) -> Floats:
     """(H x W, 3) through the pixels' centres, one metre ahead per unit."""
-    u, v = np.meshgrid(np.arange(cols), np.arange(rows))
-    right = (u - (cols - 1) / 2) / focal_px
-    up = ((rows - 1) / 2 - v) / focal_px
-    local = np.stack((right, np.ones_like(right), up), -1).reshape(-1, 3)
-    cr, sr = np.cos(pose.roll), np.sin(pose.roll)
-    cp, sp = np.cos(pose.pitch), np.sin(pose.pitch)
-    ch, sh = np.cos(pose.heading), np.sin(pose.heading)
-    roll = np.array([[cr, 0, sr], [0, 1, 0], [-sr, 0, cr]])
-    pitch = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-    turn = np.array([[ch, -sh, 0], [sh, ch, 0], [0, 0, 1]])
-    rays: Floats = (local @ (turn @ pitch @ roll).T).astype(np.float32)
+    # Its roll turns the picture the other way round.
+    turned = rotation(pose.heading, pose.pitch, -pose.roll)
+    rays = camera_rays(rows, cols, _intrinsics(rows, cols, focal_px), turned)
     return np.ascontiguousarray(rays)
+
+
+def _intrinsics(rows: int, cols: int, focal_px: float) -> NDArray[np.float32]:
+    """(3, 3) of a camera that looks through the picture's middle."""
+    return np.array(
+        [[focal_px, 0, (cols - 1) / 2], [0, focal_px, (rows - 1) / 2], [0, 0, 1]],
+        np.float32,
+    )
 
 
 PLACES = get_args(Place)
