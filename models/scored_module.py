@@ -14,11 +14,11 @@ from datamodules.protocols import Protocol
 from models.alignment import aligned
 from models.artefacts.depth_record import DepthRecord
 from models.boundary import BoundaryF1, BoundaryScores
-from models.metrics import METRICS, DepthMetrics, per_image
+from models.evaluation import count_warning, met, rows_of, told_of_test
+from models.metrics import METRICS, DepthMetrics
 from models.networks.depth_network import with_flip
 from models.networks.interface import Network
 from models.optimisation import Optimisation
-from models.resizing import resize_each
 from models.scoring import Scored, Scoring
 from models.soundness import broken, check_predictions
 from models.task_module import Row, TaskModule, Told
@@ -97,16 +97,10 @@ class ScoredModule(TaskModule):
 
     def _note_each(self, depth: Tensor, batch: DepthBatch) -> None:
         """Keep a test batch's own scores, if those are asked for."""
-        if not self.scoring.per_image:
-            return
-        source = self.source_of(batch)
-        silog = self.protocol_of(source).silog
-        scores = per_image(depth, batch["depth"], batch["valid"], silog).tolist()
-        counted = batch["valid"].flatten(1).any(1).tolist()
-        rows = self.image_rows.setdefault(source, [])
-        for path, own, counts in zip(batch["path"], scores, counted, strict=True):
-            if counts:
-                rows.append({"image": path, **dict(zip(METRICS, own, strict=True))})
+        if self.scoring.per_image:
+            source = self.source_of(batch)
+            rows = self.image_rows.setdefault(source, [])
+            rows += rows_of(depth, batch, self.protocol_of(source))
 
     def _gather_each(self) -> None:
         """Every process's rows, in the order of their images."""
@@ -165,37 +159,14 @@ class ScoredModule(TaskModule):
 
     def tested(self, source: str) -> Told:
         where = place("test", source)
-        protocol, images = self.protocol_of(source), self.images[where]
-        empty, edges = self.empty[where], self.boundary.get(source)
-        metrics, scoring = self.row("test", source), self.scoring
-        notes = []
-        if edges is not None:
-            notes.append(
-                f"boundary F1 {edges.f1:.4f} of {edges.n_images} images; "
-                f"{edges.n_without_edges} have no edge and were not averaged"
-            )
-        if empty:
-            notes.append(f"{empty} images had no valid pixel and were not averaged")
-        return Told(
-            heading=f"{source}: protocol {protocol.name}, {images} images".removeprefix(
-                ": "
-            ),
-            rows={scoring.label: metrics},
-            content={
-                **({"source": source} if source else {}),
-                "protocol": protocol.name,
-                "n_images": images,
-                "metrics": metrics,
-                "align": scoring.align,
-                "flip_tta": scoring.flip_tta,
-                "boundary": edges and edges._asdict(),
-                "n_empty": empty,
-            },
-            notes=[*notes, *count_warning(protocol, images)],
-            name=(f"{source}_" if source else "") + protocol.name + scoring.suffix,
-            counted=images + empty,
-            unit="images",
-            each=self.image_rows.get(source, ()),
+        return told_of_test(
+            source,
+            self.protocol_of(source),
+            self.scoring,
+            self.row("test", source),
+            (self.images[where], self.empty[where]),
+            self.boundary.get(source),
+            self.image_rows.get(source, ()),
         )
 
     def next_command(self, checkpoint: str) -> str:
@@ -210,18 +181,12 @@ class ScoredModule(TaskModule):
         """Score one batch; returns the prediction (B, 1, H, W) at the truth's size."""
         self._note_skipped(batch)
         protocol = self.protocol_of(self.source_of(batch))
-        image, target, valid = batch["image"], batch["depth"], batch["valid"]
+        image = batch["image"]
         depth = with_flip(self, image) if scoring.flip_tta else self(image)
         depth = self.metres(depth, batch)
         self._broken = self._broken.to(depth.device) + broken(depth)
-        depth = resize_each(
-            depth, batch["size"], target.shape[-2:], protocol.align_corners
-        )
-        depth = aligned(depth, target, valid, scoring.align, protocol.max_depth)
-        if protocol.clamp:
-            low, high = protocol.min_depth, protocol.max_depth
-            depth = depth.nan_to_num(low, posinf=high).clamp(low, high)
-        metrics.update(depth, target, valid, protocol.silog)
+        depth = met(depth, batch, protocol, scoring.align)
+        metrics.update(depth, batch["depth"], batch["valid"], protocol.silog)
         return depth
 
     def _furthest(self) -> float:
@@ -280,13 +245,3 @@ class ScoredModule(TaskModule):
 
     def _keep_scores(self, scores: dict[str, Any], source: str) -> None:
         self.scores = scores
-
-
-def count_warning(protocol: Protocol, images: int) -> list[str]:
-    """A line that says so where a score is not of the protocol's own list."""
-    if protocol.n_images in (None, images):
-        return []
-    return [
-        f"WARNING: {protocol.name} has {protocol.n_images} images, but {images} were "
-        "scored: this is not the number of the literature"
-    ]

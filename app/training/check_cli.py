@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-import jsonargparse
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
-from app.training.cli import TaskCLI, set_up
+from app.training.cli import set_up
 from app.training.data_check import check_data
+from app.training.data_cli import DataCLI
 from app.training.parser import OneLineParser
 from datamodules.task_data import TaskDataModule
 from models.task_module import TaskModule
 
 
-class CheckCLI(TaskCLI):
-    """Takes the options of `fit`; no weights are read, and no run folder is made."""
+class CheckCLI(DataCLI):
+    """With how much is looked at."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -24,15 +24,6 @@ class CheckCLI(TaskCLI):
             default=64,
             help="How many frames of each split are looked at.",
         )
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        parser = OneLineParser()
-        parser.add_subclass_arguments(TaskDataModule, "data")
-        config = jsonargparse.Namespace(data=self.config.data)  # type: ignore[no-untyped-call]
-        self.datamodule = parser.instantiate(config).data
 
 
 def run(args: Sequence[str]) -> None:

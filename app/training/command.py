@@ -13,11 +13,12 @@ from app.errors import fail, one_line_errors
 from app.training.repeated import check_once
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-CHECK = "check"
+CHECK, SCORE = "check", "score"
 COMMANDS = {
     "fit": "train, validate and keep checkpoints",
     "validate": "score a checkpoint on the validation frames",
     "test": "score a checkpoint by the data set's protocol: table and test_*.json",
+    SCORE: "score depth maps of any program by the data set's protocol",
     CHECK: "look at the data: frames, sizes, depths, and what is suspicious of them",
 }
 CONFIG_OPTIONS = ("-c", "--config")
@@ -40,6 +41,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
         check_cli.run(given[:place] + given[place + 1 :])
         return
+    if given[place] == SCORE:
+        from app.training import score_cli
+
+        score_cli.run(given[:place] + given[place + 1 :])
+        return
     from app.training import cli
 
     cli.run(given, given[place])
@@ -51,7 +57,7 @@ def page() -> str:
     lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: python train.py {fit,validate,test,check} --config FILE [options]",
+            f"usage: python train.py {{{','.join(COMMANDS)}}} --config FILE [options]",
             "",
             *lines,
             "",

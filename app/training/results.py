@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from app.training.folder import RunCallback
 from datamodules.files.whole import whole_file, write_json
-from models.task_module import Row, TaskModule
+from models.task_module import Row, TaskModule, Told
 
 
 class Summary(RunCallback):
@@ -163,34 +163,46 @@ class TestResults(Callback):
         trainable, total = module.counts()
         ckpt = trainer.ckpt_path
         folder = Path(ckpt).parent if ckpt else Path(trainer.default_root_dir)
-        part = "" if told.counted >= items else "_part"
-        path = folder / f"test_{told.name}{part}.json"
-        write_json(
-            path,
-            {
-                **told.content,
-                "checkpoint": Path(ckpt).name if ckpt else None,
-                "model": record.own()["network"] | {"base": record.base.weights},
-                "adapter": record.to_dict()["adapter"],
-                "trainable_params": trainable,
-                "total_params": total,
-            },
-        )
-        lines = [told.heading, table(told.rows), _trained(module), *told.notes]
-        if told.each:
-            write_rows(path.with_suffix(".csv"), told.each)
-        if part:
-            lines.append(
-                f"WARNING: {told.counted} of {items} {told.unit} were scored; this is "
-                "no result of the data set"
-            )
-        also = f", each image in {path.stem}.csv" if told.each else ""
-        return [*lines, f"results: {_relative(str(path))}{also}"]
+        also = {
+            "checkpoint": Path(ckpt).name if ckpt else None,
+            "model": record.own()["network"] | {"base": record.base.weights},
+            "adapter": record.to_dict()["adapter"],
+            "trainable_params": trainable,
+            "total_params": total,
+        }
+        return write_result(folder, told, items, also, [_trained(module)])
 
     def report(self) -> None:
         """Print the table, in the process that has it."""
         if self._report:
             print(f"\n{self._report}")
+
+
+def write_result(
+    folder: Path, told: Told, items: int, also: Mapping[str, Any], notes: Sequence[str]
+) -> list[str]:
+    """Write what a test came to; what to print of it.
+
+    Args:
+        folder: Gets `test_<rules>.json`, and a CSV where items were scored each.
+        told: What it came to.
+        items: How many there are.
+        also: What else the JSON says.
+        notes: Of what was scored, below the table.
+    """
+    part = "" if told.counted >= items else "_part"
+    path = folder / f"test_{told.name}{part}.json"
+    write_json(path, {**told.content, **also})
+    lines = [told.heading, table(told.rows), *notes, *told.notes]
+    if told.each:
+        write_rows(path.with_suffix(".csv"), told.each)
+    if part:
+        lines.append(
+            f"WARNING: {told.counted} of {items} {told.unit} were scored; this is "
+            "no result of the data set"
+        )
+    each = f", each image in {path.stem}.csv" if told.each else ""
+    return [*lines, f"results: {_relative(str(path))}{each}"]
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -73,11 +73,7 @@ def metres(
     Axes of length 1 before or behind rows and columns do not count. Other arguments and
     errors as of `read_depth`.
     """
-    shape = stored.shape
-    while stored.ndim > 2 and 1 in (stored.shape[0], stored.shape[-1]):
-        stored = stored[0] if stored.shape[0] == 1 else stored[..., 0]
-    if stored.ndim != 2 or stored.size == 0:
-        raise DataError(f"{path} has shape {shape}; a depth map has one number a pixel")
+    stored = _plane(stored, path)
     # What is too large for float32 is infinite, and treated as that.
     with np.errstate(over="ignore"):
         depth: NDArray[np.float32] = stored.astype(np.float32) / np.float32(depth_scale)
@@ -106,6 +102,25 @@ def metres(
             f"{likely_unit(median * depth_scale)}"
         )
     return depth
+
+
+def read_stored(path: Path) -> Stored:
+    """The numbers (H, W) that a depth map is stored as, whatever they mean.
+
+    Raises:
+        DataError: Naming the file and what is wrong with it.
+    """
+    return _plane(_read_stored(path), str(path))
+
+
+def _plane(stored: Stored, path: str) -> Stored:
+    """Rows and columns of what may have axes of length 1 around them."""
+    shape = stored.shape
+    while stored.ndim > 2 and 1 in (stored.shape[0], stored.shape[-1]):
+        stored = stored[0] if stored.shape[0] == 1 else stored[..., 0]
+    if stored.ndim != 2 or stored.size == 0:
+        raise DataError(f"{path} has shape {shape}; a depth map has one number a pixel")
+    return stored
 
 
 def _equal(stored: Stored, value: float) -> NDArray[np.bool_]:

@@ -1,0 +1,85 @@
+"""The command line of train.py score: maps of any program under a recipe's protocol."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse.typing import PositiveFloat
+from lightning.pytorch.cli import LightningArgumentParser
+
+from app.training.cli import set_up
+from app.training.data_cli import DataCLI
+from app.training.parser import OneLineParser
+from app.training.predicted import PredictedMaps
+from app.training.score import score
+from datamodules.base import DepthDataModule
+from datamodules.task_data import TaskDataModule
+from models.alignment import Align
+from models.errors import OptionError
+from models.scoring import Scoring
+from models.task_module import TaskModule
+
+
+class ScoreCLI(DataCLI):
+    """With what is scored, and how."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--predictions",
+            type=str,
+            required=True,
+            help="Folder of depth maps that any program predicted, called as the test "
+            "frames are: .npy, .npz, .pfm, .exr, 16-bit .png or .tif.",
+        )
+        parser.add_argument(
+            "--depth_scale",
+            type=PositiveFloat | None,
+            default=None,
+            help="Stored units per metre. null: what predict.py noted beside its own "
+            "maps; numbers that are not whole are metres.",
+        )
+        parser.add_argument(
+            "--align",
+            type=Align,
+            default="none",
+            help="Fit each map to its truth first: median, scale_shift, or disparity "
+            "for affine disparity. Never to be compared with metric results.",
+        )
+        parser.add_argument(
+            "--boundary",
+            type=bool,
+            default=False,
+            help="Score edges as well, of dense truth alone.",
+        )
+        parser.add_argument(
+            "--per_image",
+            type=bool,
+            default=True,
+            help="Write each image's scores into a CSV, for `python -m app.compare`.",
+        )
+
+
+def run(args: Sequence[str]) -> None:
+    """Score the maps by the rules of a recipe's data."""
+    set_up()
+    cli = ScoreCLI(
+        TaskModule,
+        TaskDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        parser_class=OneLineParser,
+        parser_kwargs={"prog": "train.py score"},
+        save_config_callback=None,
+        run=False,
+        args=list(args),
+    )
+    given = cli.config
+    if not isinstance(cli.datamodule, DepthDataModule):
+        raise OptionError(
+            f"{given.data.class_path} has no depth; score is for depth maps"
+        )
+    scoring = Scoring(
+        align=given.align, boundary=given.boundary, per_image=given.per_image
+    )
+    maps = PredictedMaps(Path(given.predictions).expanduser(), given.depth_scale)
+    score(cli.datamodule, maps, scoring)
