@@ -185,11 +185,28 @@ def give_rates(
     return changes
 
 
+def scaled(
+    rates: Mapping[str, Rate], optimizer: Optimizer, peak: float
+) -> dict[str, Rate]:
+    """The same rates times what makes `peak` the largest of an optimiser's groups.
+
+    To three digits, so that they can be given as options.
+    """
+    largest = max(rates[group["name"]].lr for group in optimizer.param_groups)
+    return {
+        name: rate._replace(lr=float(f"{rate.lr * peak / largest:.3g}"))
+        for name, rate in rates.items()
+    }
+
+
 class Regime(Protocol):
     """What a run that goes on has to know of how it is trained."""
 
     def kind(self) -> dict[str, str]:
         """What a checkpoint says about it."""
+
+    def rates(self) -> dict[str, Rate]:
+        """Of each group of parameters, also of those that a network has none of."""
 
     def apply(self, optimizer: Optimizer, schedule: "OneCycle") -> list[str]:
         """Give a restored optimiser its rates; what is different, in words."""

@@ -15,7 +15,13 @@ from models.adapters.state import differences
 from models.artefacts.checkpoint import network_tensors
 from models.artefacts.files import KEY
 from models.artefacts.record import Record
-from models.optimisation import OneCycle, PlainOptimisation, Regime
+from models.optimisation import (
+    OneCycle,
+    PlainOptimisation,
+    Regime,
+    give_rates,
+    scaled,
+)
 from models.resuming import check_resumable, record_of, steps_in_all
 from models.soundness import check_precision, check_weights, steps_of
 
@@ -82,6 +88,7 @@ class TaskModule(LightningModule):
         self.optimisation = optimisation
         self.regime: Regime = optimisation
         """What is the optimiser's and its rates'."""
+        self._found_lr: float | None = None
         self.scores = record.scores
         self.scoring = self.scoring_kind()
         for name, parameter in network.named_parameters():
@@ -105,9 +112,21 @@ class TaskModule(LightningModule):
             self.log("train/orthogonality", penalty.detach(), batch_size=batch_size)
         return penalty
 
+    @property
+    def lr(self) -> float:
+        """The largest peak rate: what Lightning's `LearningRateFinder` looks for.
+
+        Set to what it found, all rates are scaled alike.
+        """
+        return max(rate.lr for rate in self.regime.rates().values())
+
+    @lr.setter
+    def lr(self, found: float) -> None:
+        self._found_lr = found
+
     def on_train_start(self) -> None:
-        """A resumed run follows its own options, not those of the checkpoint."""
-        if self.trainer.ckpt_path is None:
+        """Rates follow this run's options, or what was found for it."""
+        if self.trainer.ckpt_path is None and self._found_lr is None:
             return
         (optimizer,) = self.trainer.optimizers
         schedules = [each.scheduler for each in self.trainer.lr_scheduler_configs]
@@ -115,7 +134,13 @@ class TaskModule(LightningModule):
         if not isinstance(schedule, OneCycle):
             return  # Lightning's weight averaging took the rates over
         schedule.steps = steps_in_all(self.trainer)
-        if changes := self.regime.apply(optimizer, schedule):
+        if self._found_lr is not None:
+            rates = scaled(self.regime.rates(), optimizer, self._found_lr)
+            names = dict.fromkeys(g["name"] for g in optimizer.param_groups)
+            told = {f"{n.removesuffix('_flat')}_lr {rates[n].lr:g}" for n in names}
+            rank_zero_info(f"peak rates that were found: {', '.join(sorted(told))}")
+            give_rates(rates, optimizer, schedule)
+        elif changes := self.regime.apply(optimizer, schedule):
             rank_zero_info(
                 f"resumed at step {schedule.last_epoch} with {'; '.join(changes)}: "
                 "rates follow one cycle over all steps from where it stands"

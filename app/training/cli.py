@@ -28,6 +28,7 @@ from app.training.data_check import DataCheck
 from app.training.metrics_file import MetricsFile
 from app.training.parser import OneLineParser
 from app.training.previews import Previews
+from app.training.rates import RateFinder
 from app.training.results import Summary, TestResults
 from datamodules.mixed import MixedDataModule
 from datamodules.task_data import TaskDataModule
@@ -66,6 +67,7 @@ class TaskCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Recovery, "recovery")
         parser.add_lightning_class_args(DataCheck, "data_check")
+        parser.add_lightning_class_args(RateFinder, "rate_finder")
         parser.add_lightning_class_args(Previews, "previews")
         parser.add_lightning_class_args(Summary, "summary")
         parser.add_lightning_class_args(TestResults, "results")
