@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Predict depth: `python predict.py IMAGES --model MODEL --output DIR`."""
 
 from app.prediction.command import main

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train, validate and test: `python train.py fit --config configs/demo.yaml`."""
 
 from app.training.command import main

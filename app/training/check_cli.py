@@ -5,12 +5,9 @@ from collections.abc import Sequence
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
-from app.training.cli import set_up
+from app.training.cli import made
 from app.training.data_check import check_data
 from app.training.data_cli import DataCLI
-from app.training.parser import OneLineParser
-from datamodules.task_data import TaskDataModule
-from models.task_module import TaskModule
 
 
 class CheckCLI(DataCLI):
@@ -28,16 +25,5 @@ class CheckCLI(DataCLI):
 
 def run(args: Sequence[str]) -> None:
     """Look at the data of a recipe."""
-    set_up()
-    cli = CheckCLI(
-        TaskModule,
-        TaskDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        parser_class=OneLineParser,
-        parser_kwargs={"prog": "train.py check"},
-        save_config_callback=None,
-        run=False,
-        args=list(args),
-    )
+    cli = made(CheckCLI, list(args), alone="check")
     check_data(cli.datamodule, cli.config.frames)

@@ -5,7 +5,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import jsonargparse
 import torch
@@ -37,6 +37,8 @@ from models.artefacts.files import read_torch
 from models.errors import CheckpointError, OptionError
 from models.scoring import SCORINGS
 from models.task_module import TaskModule
+
+Line = TypeVar("Line", bound="TaskCLI")
 
 
 class TaskCLI(LightningCLI):
@@ -309,22 +311,47 @@ def _default_precision() -> str:
 
 def run(args: ArgsType, command: str) -> None:
     """Run one command."""
+    made(of_command(command), args)
+
+
+def of_command(command: str) -> type[TaskCLI]:
+    """The command line of fit, validate or test."""
 
     class CommandCLI(TaskCLI):
         pass
 
     CommandCLI.command = command
+    return CommandCLI
+
+
+def made(
+    kind: type[Line],
+    args: ArgsType,
+    parser: type[OneLineParser] = OneLineParser,
+    *,
+    alone: str | None = None,
+) -> Line:
+    """A command line over modules and data of any kind, made and run.
+
+    Args:
+        kind: Which one.
+        args: What was typed.
+        parser: What reads it.
+        alone: Name of a command that trains nothing and has no others beside it.
+    """
     set_up()
-    CommandCLI(
+    return kind(
         TaskModule,
         TaskDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
-        parser_class=OneLineParser,
+        parser_class=parser,
+        parser_kwargs={"prog": f"train.py {alone}"} if alone else None,
         # Rates, groups and schedule belong to `--model.optimisation`.
         auto_configure_optimizers=False,
-        save_config_callback=options.KeepOptions,
+        save_config_callback=None if alone else options.KeepOptions,
         save_config_kwargs={"overwrite": True},
+        run=alone is None,
         args=args,
     )
 

@@ -6,17 +6,14 @@ from pathlib import Path
 from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.cli import LightningArgumentParser
 
-from app.training.cli import set_up
+from app.training.cli import made
 from app.training.data_cli import DataCLI
-from app.training.parser import OneLineParser
 from app.training.predicted import PredictedMaps
 from app.training.score import score
 from datamodules.base import DepthDataModule
-from datamodules.task_data import TaskDataModule
 from models.alignment import Align
 from models.errors import OptionError
 from models.scoring import Scoring
-from models.task_module import TaskModule
 
 
 class ScoreCLI(DataCLI):
@@ -61,18 +58,7 @@ class ScoreCLI(DataCLI):
 
 def run(args: Sequence[str]) -> None:
     """Score the maps by the rules of a recipe's data."""
-    set_up()
-    cli = ScoreCLI(
-        TaskModule,
-        TaskDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        parser_class=OneLineParser,
-        parser_kwargs={"prog": "train.py score"},
-        save_config_callback=None,
-        run=False,
-        args=list(args),
-    )
+    cli = made(ScoreCLI, list(args), alone="score")
     given = cli.config
     if not isinstance(cli.datamodule, DepthDataModule):
         raise OptionError(
