@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from datamodules.batch import ImageInput
+from datamodules.inputs import normalise
 from datamodules.raycasting.scenes import ROOM_CAMERA
 from datamodules.synthetic import SyntheticFrames
-from datamodules.transforms import normalise
 from models.artefacts.opening import open_model
 from models.calibration import Calibration, calibrate
 from models.networks.interface import DepthPredictor

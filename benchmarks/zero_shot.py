@@ -30,8 +30,8 @@ from torch.nn import functional as F
 from benchmarks.stopwatch import machine, write_json
 from datamodules.files.depths.reading import read_depth
 from datamodules.files.images.decoding import read_image
+from datamodules.inputs import normalise, resize_image
 from datamodules.sizes import DEFAULT_BOUND, InputSize, input_size
-from datamodules.transforms import normalise, resize_image
 from models.alignment import Align, aligned
 from models.artefacts.form import Opened
 from models.artefacts.opening import open_model

@@ -17,8 +17,8 @@ from datamodules.files.images.decoding import read_image
 from datamodules.files.images.headers import Exif, read_header
 from datamodules.files.images.videos import VideoReader
 from datamodules.files.pictures import Picture
+from datamodules.inputs import normalise, resize_image
 from datamodules.sizes import Shrink
-from datamodules.transforms import normalise, resize_image
 
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 

@@ -12,15 +12,14 @@ from torch import Tensor
 
 from datamodules.batch import DepthItem, Frame, ImageInput
 from datamodules.errors import DataError
+from datamodules.inputs import normalise, resize_image
 from datamodules.protocols import Box, Protocol, WindowName, window_box
-from datamodules.sizes import Shrink, lower_bound
+from datamodules.sizes import lower_bound
 
 # Importing albumentations asks the network for a newer version unless this is set.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
-
-SHRINK = 1.5
 
 
 @dataclass(frozen=True)
@@ -65,43 +64,6 @@ class Augment:
             raise DataError(
                 f"augment rotate_deg {self.rotate_deg} must be from 0 to 45 degrees"
             )
-
-
-def normalise(
-    image: NDArray[np.uint8],
-    wanted: ImageInput = ImageInput(),  # noqa: B008 - frozen
-) -> Tensor:
-    """RGB (H, W, 3) uint8 to (3, H, W) float32 with a network's mean and deviation."""
-    planes = np.empty((3, *image.shape[:2]), np.float32)
-    # Plane by plane: ten times as fast as on interleaved channels.
-    for plane, channel, mean, std in zip(
-        planes, cv2.split(image), wanted.mean, wanted.std, strict=True
-    ):
-        np.subtract(channel, np.float32(255 * mean), out=plane)
-        plane *= np.float32(1 / (255 * std))
-    return torch.from_numpy(planes)
-
-
-def resize_image(
-    image: NDArray[np.uint8], size: tuple[int, int], shrink: Shrink = "area"
-) -> NDArray[np.uint8]:
-    """Resize RGB to (rows, cols): cubic, or the area's mean when shrinking much.
-
-    Cubic without a filter is what Depth Anything does at any size; beyond `SHRINK` it
-    skips pixels. The area's mean takes four to ten times as long.
-
-    Args:
-        image: (H, W, 3).
-        size: Wanted.
-        shrink: What is done beyond `SHRINK`.
-    """
-    if image.shape[:2] == size:
-        return image
-    times = max(image.shape[0] / size[0], image.shape[1] / size[1])
-    filtered = shrink == "area" and times > SHRINK
-    method = cv2.INTER_AREA if filtered else cv2.INTER_CUBIC
-    resized = cv2.resize(image, (size[1], size[0]), interpolation=method)
-    return resized.astype(np.uint8, copy=False)
 
 
 class TrainTransform:

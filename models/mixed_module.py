@@ -24,10 +24,11 @@ from models.artefacts.record import FORMAT_VERSION
 from models.boundary import BoundaryF1
 from models.camera import SeenCameras
 from models.depth_bank import DepthBank, unit_network
+from models.depth_metrics import DepthMetrics
 from models.depth_module import DepthModule
 from models.errors import CheckpointError, OptionError
 from models.losses import log_gradient, silog
-from models.metrics import METRICS, DepthMetrics
+from models.metrics import METRICS
 from models.mixed_optimisation import MixedOptimisation
 from models.mixed_recipes import Recipe, check_cameras, checked, records_of, said
 from models.mixed_step import MixedStep

@@ -14,8 +14,9 @@ from datamodules.protocols import Protocol
 from models.alignment import aligned
 from models.artefacts.depth_record import DepthRecord
 from models.boundary import BoundaryF1, BoundaryScores
+from models.depth_metrics import DepthMetrics
 from models.evaluation import count_warning, met, rows_of, told_of_test
-from models.metrics import METRICS, DepthMetrics
+from models.metrics import METRICS
 from models.networks.depth_network import with_flip
 from models.networks.interface import Network
 from models.optimisation import Optimisation

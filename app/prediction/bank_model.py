@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, distributed
+from torch import Tensor
 
+from app.prediction.batch import PhotographBatch, Step
 from app.prediction.choice import Choice, Table, read_table
 from app.prediction.data import Pictures
 from app.prediction.header import NOT_GIVEN
 from app.prediction.model import Given, Model, listed
 from app.prediction.options import Prediction
-from app.prediction.predictor import PhotographBatch
+from app.prediction.running import Runner
 from datamodules.batch import ImageInput
 from datamodules.files.pictures import Picture
 from datamodules.photographs import size_and_focal
@@ -26,7 +25,7 @@ from models.artefacts.mixed import (
 from models.depth_bank import DepthBank
 from models.networks.interface import DepthPredictor
 from models.opening_bank import open_bank, open_router
-from models.router import Choice as Routed
+from models.router import Choice as Chosen
 from models.router import Router, pooled_features
 
 
@@ -95,10 +94,10 @@ class BankModel(Model):
             self.table.of(pictures)
 
     def given(
-        self, pictures: Sequence[Picture], prediction: Prediction, trainer: Trainer
+        self, pictures: Sequence[Picture], prediction: Prediction, runner: Runner
     ) -> list[Given]:
         if self.choice.route:
-            routed = self._routed(pictures, prediction, trainer)
+            routed = self._routed(pictures, prediction, runner)
             return [self._given(r.adapter, prediction, r.confidence) for r in routed]
         if self.table is not None:
             names = self.table.of(pictures)
@@ -135,8 +134,8 @@ class BankModel(Model):
         return Given.of(*args, name, confidence)
 
     def _routed(
-        self, pictures: Sequence[Picture], prediction: Prediction, trainer: Trainer
-    ) -> list[Routed]:
+        self, pictures: Sequence[Picture], prediction: Prediction, runner: Runner
+    ) -> list[Chosen]:
         """What the router says of each picture; each process asks for its share."""
         assert self.router is not None
         # Of the router's size, in the picture's own shape.
@@ -153,27 +152,37 @@ class BankModel(Model):
         data = Pictures(
             list(pictures), shapes, prediction, self.image_input, shrinks, pixels=False
         )
-        module = Routing(self.bank.eval(), self.router)
-        found: list[Any] = trainer.predict(module, data) or []
-        if trainer.world_size > 1:
-            shares: list[Any] = [None] * trainer.world_size
-            distributed.all_gather_object(shares, found)
-            found = [batch for share in shares for batch in share]
-        by_index = {index: own for batch in found for index, own in batch}
+        found = Routed()
+        runner.run(Routing(self.bank.eval(), self.router), data, found)
+        by_index = {
+            i: own
+            for share in runner.gathered(found.by_index)
+            for i, own in share.items()
+        }
         return [by_index[index] for index in range(len(pictures))]
 
 
-class Routing(LightningModule):
+class Routing(Step):
     """Asks the router for an adapter for every picture."""
 
     def __init__(self, bank: DepthBank, router: Router) -> None:
         super().__init__()
         self.bank, self.router = bank, router
 
-    def predict_step(
-        self, batch: PhotographBatch, batch_idx: int
-    ) -> list[tuple[int, Routed]]:
-        """Index and choice of each picture."""
+    def step(self, batch: PhotographBatch) -> list[Chosen]:
+        """The choice of each picture."""
         image: Tensor = batch["image"]
-        choices = self.router.choices(pooled_features(self.bank, image))
-        return list(zip(batch["index"], choices, strict=True))
+        return self.router.choices(pooled_features(self.bank, image))
+
+
+class Routed:
+    """What the router said of each picture, by its index."""
+
+    def __init__(self) -> None:
+        self.by_index: dict[int, Chosen] = {}
+
+    def add(
+        self, outcome: list[Chosen], batch: PhotographBatch, seconds: float
+    ) -> None:
+        """Note a batch's choices."""
+        self.by_index.update(zip(batch["index"], outcome, strict=True))

@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
-from torch import Tensor, distributed
+from torch import Tensor
 
+from app.prediction.batch import PhotographBatch
 from app.prediction.known_points import KnownPoints, Points
 from app.prediction.options import PointsPer
-from app.prediction.predictor import PhotographBatch, at_size
+from app.prediction.predictor import at_size
+from app.prediction.running import Runner
 from datamodules.errors import DataError
 from datamodules.files.depths.writing import PIXELS_MAX
 from datamodules.files.pictures import Picture
@@ -95,7 +95,7 @@ class Calibrator:
         return calibrate(predicted, known_m, self.unit, self.fit, self.far_m)
 
 
-class PointSampler(Callback):
+class PointSampler:
     """Keeps what is predicted at the known points, and nothing else.
 
     Args:
@@ -109,32 +109,21 @@ class PointSampler(Callback):
         self.pictures, self.points = pictures, points
         self._found: dict[str, Depth] = {}
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: PhotographBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        depths: Tensor = outputs
+    def add(self, outcome: Tensor, batch: PhotographBatch, seconds: float) -> None:
+        """Look at a batch's predictions."""
         for i, index in enumerate(batch["index"]):
             if not batch["error"][i]:
                 name = self.pictures[index].name
-                depth = at_size(depths[i], batch["size"][i])
+                depth = at_size(outcome[i], batch["size"][i])
                 self._found[name] = at_points(depth, self.points[name])
 
-    def gathered(self) -> tuple[Depth, Depth]:
+    def gathered(self, runner: Runner) -> tuple[Depth, Depth]:
         """Predicted and known depths, of all processes' pictures in one order.
 
         Raises:
             DataError: If none of the pictures could be read, or none is finite.
         """
-        shares = [self._found]
-        if distributed.is_available() and distributed.is_initialized():
-            shares = [{}] * distributed.get_world_size()
-            distributed.all_gather_object(shares, self._found)
+        shares = runner.gathered(self._found)
         whole = {name: values for share in shares for name, values in share.items()}
         names = [name for name in sorted(whole) if np.isfinite(whole[name]).all()]
         if not names:

@@ -35,7 +35,6 @@ def run(
     from app.prediction import several
     from app.prediction.model import OneNetwork, computed
     from app.prediction.pictures import predict
-    from app.publishing.handing_on import hand_on
     from app.quiet import quiet
     from models.artefacts.engines import check_installed
     from models.artefacts.form import Asked
@@ -48,6 +47,8 @@ def run(
     check_installed(prediction.engine)
     opened = open_model(source.model, Asked(source.network, source.base))
     if hand_over.wanted:
+        from app.publishing.handing_on import hand_on
+
         size = opened.export_size(prediction.input_size)
         hand_on(opened, hand_over, size)
     if prediction.images:

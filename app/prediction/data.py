@@ -1,11 +1,10 @@
 """Pictures as a network reads them, in batches of one shape."""
 
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from app.prediction.batch import collate
 from app.prediction.formats import COLOURED
 from app.prediction.options import Prediction
-from app.prediction.predictor import collate
 from datamodules.batch import ImageInput
 from datamodules.files.pictures import Picture
 from datamodules.photographs import Photograph, Photographs, ShapeBatches
@@ -15,8 +14,8 @@ BATCH_PIXELS = 8 * 518 * 686
 """Input pixels in a batch, at most: larger pictures come in smaller batches."""
 
 
-class Pictures(LightningDataModule):
-    """The pictures that are still to be done, each process its share.
+class Pictures:
+    """The pictures that are still to be done: each process's batches of its share.
 
     Args:
         pictures: Which.
@@ -37,17 +36,12 @@ class Pictures(LightningDataModule):
         *,
         pixels: bool = True,
     ) -> None:
-        super().__init__()
-        # There may be fewer pictures than processes.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.pictures, self.shapes = pictures, shapes
         self.prediction, self.image_input = prediction, image_input
         self.shrinks = shrinks
         self.keep_pixels = pixels and bool({*COLOURED} & {*prediction.formats})
 
-    def predict_dataloader(self) -> DataLoader[Photograph]:
-        assert self.trainer is not None
-        place = (self.trainer.world_size, self.trainer.global_rank)
+    def __call__(self, world_size: int, rank: int) -> DataLoader[Photograph]:
         size = self.prediction.batch_size
         return DataLoader(
             Photographs(
@@ -58,7 +52,9 @@ class Pictures(LightningDataModule):
                 shrinks=self.shrinks,
                 exif=self.prediction.exif,
             ),
-            batch_sampler=ShapeBatches(self.shapes, size, BATCH_PIXELS, *place),
+            batch_sampler=ShapeBatches(
+                self.shapes, size, BATCH_PIXELS, world_size, rank
+            ),
             num_workers=min(self.prediction.workers, len(self.pictures)),
             collate_fn=collate,
         )

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from lightning.pytorch import Trainer
-
 from app.prediction.options import Prediction
+from app.prediction.running import Runner
 from datamodules.batch import ImageInput
 from datamodules.errors import DataError
 from datamodules.files.pictures import Picture
@@ -106,7 +105,7 @@ class Model(ABC):
 
     @abstractmethod
     def given(
-        self, pictures: Sequence[Picture], prediction: Prediction, trainer: Trainer
+        self, pictures: Sequence[Picture], prediction: Prediction, runner: Runner
     ) -> list[Given]:
         """What counts for each picture."""
 
@@ -149,7 +148,7 @@ class OneNetwork(Model):
         }
 
     def given(
-        self, pictures: Sequence[Picture], prediction: Prediction, trainer: Trainer
+        self, pictures: Sequence[Picture], prediction: Prediction, runner: Runner
     ) -> list[Given]:
         return [self._given(prediction)] * len(pictures)
 

@@ -5,8 +5,6 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from lightning.pytorch import Trainer
-
 from app.errors import fail
 from app.prediction.calibrator import Calibrator, PointSampler, far_m
 from app.prediction.camera import Camera, input_focals_px
@@ -19,6 +17,7 @@ from app.prediction.model import Given, Model
 from app.prediction.options import Format, Prediction
 from app.prediction.own_outputs import OwnOutputs
 from app.prediction.predictor import Predictor
+from app.prediction.running import Runner, runner
 from app.prediction.writer import DepthWriter
 from datamodules.errors import DataError
 from datamodules.files.pictures import Picture, find_images
@@ -68,18 +67,10 @@ def predict(model: Model, prediction: Prediction) -> None:
     scale = prediction.scale(max_depth) if "png" in prediction.formats else 0
     folder.mkdir(parents=True, exist_ok=True)
 
-    trainer = Trainer(
-        accelerator=prediction.accelerator,
-        devices=prediction.devices,
-        precision=prediction.precision,
-        logger=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-    )
+    runs = runner(prediction)
     sha256 = None if points is None else points.sha256
     about = header(model, prediction, scale, sha256)
-    ledger = Ledger(folder, about, trainer.global_rank, trainer.world_size)
+    ledger = Ledger(folder, about, runs.rank, runs.world_size)
     done = set() if prediction.overwrite else ledger.done(prediction.formats)
     camera = Camera(
         prediction.fx,
@@ -90,14 +81,14 @@ def predict(model: Model, prediction: Prediction) -> None:
         prediction.assume_fov,
     )
     left = [picture for picture in pictures if picture.name not in done]
-    if found.left_out and trainer.is_global_zero:
+    if found.left_out and runs.rank == 0:
         print(f"left out: {found.left_out} files that predict.py itself wrote")
     if done:
         print(f"{len(pictures) - len(left)} of {len(pictures)} are there already")
     if left:
-        ready = _Ready(model, prediction, trainer, camera)
+        ready = _Ready(model, prediction, runs, camera)
         if calibrator is not None and prediction.points_per == "run":
-            calibrator = _with_shared(calibrator, trainer, ready, pictures)
+            calibrator = _with_shared(calibrator, runs, ready, pictures)
         predictor, data, given, focals_px = ready(left, prediction.formats)
         writer = DepthWriter(
             folder,
@@ -110,15 +101,14 @@ def predict(model: Model, prediction: Prediction) -> None:
             ledger,
             [(own.adapter, own.confidence) for own in given],
         )
-        trainer.callbacks.append(writer)  # type: ignore[attr-defined]
         before = signal.signal(signal.SIGTERM, _stop)
         try:
-            trainer.predict(predictor, data, return_predictions=False)
+            runs.run(predictor, data, writer)
         finally:
             writer.finish()
             signal.signal(signal.SIGTERM, before)
-    trainer.strategy.barrier()
-    if trainer.is_global_zero:
+    runs.barrier()
+    if runs.rank == 0:
         errors = ledger.fold()
         said = [errors.get(p.name, f"{p.name}: its files are gone") for p in pictures]
         _report(said, prediction, scale)
@@ -130,15 +120,15 @@ class _Ready:
     Args:
         model: Nothing but predicting can be done with it afterwards.
         prediction: How to predict.
-        trainer: That a router is asked by.
+        runs: That a router is asked by.
         camera: Of the pictures.
     """
 
     def __init__(
-        self, model: Model, prediction: Prediction, trainer: Trainer, camera: Camera
+        self, model: Model, prediction: Prediction, runs: Runner, camera: Camera
     ) -> None:
         self.model, self.prediction = model, prediction
-        self.trainer, self.camera = trainer, camera
+        self.runs, self.camera = runs, camera
 
     def __call__(
         self, some: list[Picture], formats: tuple[Format, ...]
@@ -146,7 +136,7 @@ class _Ready:
         """Of some of the pictures: predictor, data, what counts, focals by EXIF."""
         model, prediction = self.model, self.prediction
         headers = [size_and_focal(picture, prediction.exif) for picture in some]
-        given = model.given(some, prediction, self.trainer)
+        given = model.given(some, prediction, self.runs)
         shapes = [
             _shape(size, own.wanted, model.patch_px, tile=prediction.tile)
             for (size, _), own in zip(headers, given, strict=True)
@@ -169,18 +159,16 @@ class _Ready:
 
 
 def _with_shared(
-    calibrator: Calibrator, trainer: Trainer, ready: _Ready, pictures: list[Picture]
+    calibrator: Calibrator, runs: Runner, ready: _Ready, pictures: list[Picture]
 ) -> Calibrator:
     """With one fit for the run, for which the pictures with points are predicted."""
     points = calibrator.points.by_name
     some = [picture for picture in pictures if picture.name in points]
     sampler = PointSampler(some, points)
     predictor, data, _, _ = ready(some, formats=())
-    trainer.callbacks.append(sampler)  # type: ignore[attr-defined]
-    trainer.predict(predictor, data, return_predictions=False)
-    trainer.callbacks.remove(sampler)  # type: ignore[attr-defined]
-    calibrator = calibrator.with_shared(*sampler.gathered())
-    if trainer.is_global_zero and (found := calibrator.shared) is not None:
+    runs.run(predictor, data, sampler)
+    calibrator = calibrator.with_shared(*sampler.gathered(runs))
+    if runs.rank == 0 and (found := calibrator.shared) is not None:
         print(
             f"one fit for the run: {found.fit}, scale {found.scale:.6g}, shift "
             f"{found.shift:.6g}, from {found.count} points of {len(some)} pictures"

@@ -1,43 +1,20 @@
 """Depth of pictures, in one pass, with a mirrored one, or in tiles."""
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from app.prediction.batch import PhotographBatch, Step
 from app.prediction.model import Given, Model
-from datamodules.photographs import Photograph
 from models.alignment import aligned
 from models.networks.depth_network import with_flip
 
 
-class PhotographBatch(TypedDict):
-    """`Photograph`s whose inputs have one shape."""
-
-    image: Tensor
-    size: list[tuple[int, int]]
-    pixels: list[NDArray[np.uint8]]
-    index: list[int]
-    error: list[str]
-
-
-def collate(items: list[Photograph]) -> PhotographBatch:
-    """Stack the inputs and keep the rest apart."""
-    return PhotographBatch(
-        image=torch.stack([item["image"] for item in items]),
-        size=[item["size"] for item in items],
-        pixels=[item["pixels"] for item in items],
-        index=[item["index"] for item in items],
-        error=[item["error"] for item in items],
-    )
-
-
-class Predictor(LightningModule):
+class Predictor(Step):
     """A network that predicts pictures, with the adapter of each.
 
     Args:
@@ -71,7 +48,7 @@ class Predictor(LightningModule):
         depth: Tensor = self.network(image)
         return depth
 
-    def predict_step(self, batch: PhotographBatch, batch_idx: int) -> Tensor:
+    def step(self, batch: PhotographBatch) -> Tensor:
         """Depth (B, h, w) at the size of the inputs; `at_size` makes it the pictures'.
 
         That is left to the moment when one is written: eight maps of 24 Mpx are 0.8 GB.
@@ -127,7 +104,7 @@ def at_size(depth: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
     return depth.numpy()
 
 
-def tiled(network: LightningModule, image: Tensor, tile: tuple[int, int]) -> Tensor:
+def tiled(network: nn.Module, image: Tensor, tile: tuple[int, int]) -> Tensor:
     """Depth of a picture that is larger than the network's input.
 
     Tiles overlap by half. Each one's prediction is fitted (scale and shift, least

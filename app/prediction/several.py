@@ -7,7 +7,6 @@ from app.prediction.choice import Choice, read_table
 from app.prediction.model import no_engine
 from app.prediction.options import HandOver, Prediction, Source
 from app.prediction.pictures import predict
-from app.publishing.handing_on import hand_on, hand_on_several
 from datamodules.errors import DataError
 from models.artefacts.mixed import (
     Several,
@@ -66,6 +65,9 @@ def _hand_on(
     wanted: HandOver,
     prediction: Prediction,
 ) -> None:
+    # Lightning comes with it, for which predictions do not wait.
+    from app.publishing.handing_on import hand_on, hand_on_several
+
     if choice.adapter is not None:
         opened = several.one(choice.adapter, base)
         size = prediction.input_size(opened.image_size, opened.network.patch_px)

@@ -1,27 +1,24 @@
 """Write predictions beside the network's work, and keep the ledger."""
 
 import math
-import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.prediction.batch import PhotographBatch
 from app.prediction.calibrator import Calibrator
 from app.prediction.camera import Camera
 from app.prediction.formats import ENDINGS, Look, check_finite, summary
 from app.prediction.ledger import Entry, Ledger
 from app.prediction.options import Format
 from app.prediction.pixel_budget import PixelBudget
-from app.prediction.predictor import PhotographBatch, at_size
+from app.prediction.predictor import at_size
 from datamodules.errors import DataError
 from datamodules.files.pictures import Picture
 
@@ -50,7 +47,7 @@ class Predicted:
         return self.depth.numel() + self.pixels.nbytes // 4
 
 
-class DepthWriter(BasePredictionWriter):
+class DepthWriter:
     """Write each prediction in the chosen formats, in threads of their own.
 
     A picture's own suffix stays in the names, so that a.jpg and a.png keep apart.
@@ -79,7 +76,6 @@ class DepthWriter(BasePredictionWriter):
         ledger: Ledger,
         adapters: Sequence[tuple[str | None, float | None]],
     ) -> None:
-        super().__init__(write_interval="batch")
         self.folder, self.pictures, self.focals_px = folder, pictures, focals_px
         self.formats, self.look = formats, look
         self.camera, self.ledger = camera, ledger
@@ -88,38 +84,18 @@ class DepthWriter(BasePredictionWriter):
         self._threads = ThreadPoolExecutor(THREADS)
         self._budget = PixelBudget(PIXELS)
         self._waiting: deque[tuple[int, Future[None]]] = deque()
-        self._began = time.monotonic()
 
-    def on_predict_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._began = time.monotonic()
-
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Tensor,
-        batch_indices: Sequence[int] | None,
-        batch: PhotographBatch,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
+    def add(self, outcome: Tensor, batch: PhotographBatch, seconds: float) -> None:
         """Hand a batch to the threads, and wait for older ones if much is waiting."""
-        seconds = (time.monotonic() - self._began) / len(batch["index"])
+        each = seconds / len(batch["index"])
         for i, index in enumerate(batch["index"]):
             predicted = Predicted(
                 index,
                 batch["size"][i],
-                prediction[i],
+                outcome[i],
                 batch["pixels"][i],
                 batch["error"][i],
-                seconds,
+                each,
             )
             future = self._threads.submit(self._write, predicted)
             share = max(predicted.held_pixels, WAITING_PIXELS // WAITING)

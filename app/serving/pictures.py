@@ -22,8 +22,8 @@ from app.serving.shelf import Shelf, Shelved
 from datamodules.errors import DataError
 from datamodules.files.images.decoding import Decoded, decode_bytes
 from datamodules.files.images.headers import Exif, TooManyPixelsError
+from datamodules.inputs import normalise, resize_image
 from datamodules.sizes import Size, input_size
-from datamodules.transforms import normalise, resize_image
 
 TYPES: dict[Format, str] = {
     "png": "image/png",

@@ -16,7 +16,7 @@ from datamodules.base import DepthDataModule
 from datamodules.batch import DepthBatch, ImageInput
 from datamodules.files.depths.writing import colour
 from datamodules.files.whole import write_bytes
-from datamodules.transforms import resize_image
+from datamodules.inputs import resize_image
 
 SIDE_PX = 480
 """Of each of a panel's four pictures, at most."""

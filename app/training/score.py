@@ -17,8 +17,9 @@ from datamodules.batch import DepthBatch
 from datamodules.errors import DataError
 from datamodules.protocols import Protocol, window_box
 from models.boundary import BoundaryF1
+from models.depth_metrics import DepthMetrics
 from models.evaluation import met, rows_of, told_of_test
-from models.metrics import METRICS, DepthMetrics
+from models.metrics import METRICS
 from models.resizing import resize_each
 from models.scoring import Scoring
 from models.task_module import Row

@@ -11,7 +11,7 @@ from datamodules.batch import Frames
 from datamodules.files.depths.reading import Unknown
 from datamodules.files.pairs import Pair, PairFrames
 from datamodules.folder import find_pairs
-from datamodules.transforms import resize_image
+from datamodules.inputs import resize_image
 
 UNKNOWN: Unknown = "ignore"
 MILLIMETRES = 1000.0

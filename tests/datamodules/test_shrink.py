@@ -13,7 +13,7 @@ from app.training.command import main as train
 from datamodules import FolderDataModule
 from datamodules.errors import DataError
 from datamodules.files.depths.reading import read_image
-from datamodules.transforms import normalise, resize_image
+from datamodules.inputs import normalise, resize_image
 from models.artefacts.checkpoint import load_checkpoint
 from tests.app.training.test_train import folder_data, write_config
 from tests.conftest import write_rgbd

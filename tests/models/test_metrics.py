@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from datamodules.protocols import Silog
-from models.metrics import METRICS, DepthMetrics, per_image
+from models.depth_metrics import DepthMetrics
+from models.metrics import METRICS, per_image
 from tests.models.published import by_hand
 
 
@@ -99,6 +100,7 @@ def test_compute__perfect_prediction():
 def test_metrics__sum_in_float32_where_there_is_no_float64(monkeypatch):
     """Apple's GPUs refuse any float64 tensor."""
     monkeypatch.setattr("models.metrics.WIDE", torch.float32)
+    monkeypatch.setattr("models.depth_metrics.WIDE", torch.float32)
     depth = torch.rand(2, 1, 4, 5) + 1
     valid = torch.ones_like(depth, dtype=torch.bool)
     rows = per_image(depth, depth * 1.1, valid)

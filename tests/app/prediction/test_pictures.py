@@ -11,7 +11,7 @@ from PIL import Image
 
 from app.prediction.command import main
 from datamodules.files.images.decoding import read_image
-from datamodules.transforms import normalise, resize_image
+from datamodules.inputs import normalise, resize_image
 from models.artefacts.merged import save_network
 from tests.conftest import random_tiny
 

@@ -15,7 +15,7 @@ from app.prediction.command import main
 from datamodules import SyntheticDataModule
 from datamodules.files.depths.reading import read_depth
 from datamodules.files.images.decoding import read_image
-from datamodules.transforms import normalise, resize_image
+from datamodules.inputs import normalise, resize_image
 from models import DepthAnythingModule
 from models.adapters import Lava
 from models.artefacts.adapter_folder import save_adapter

@@ -9,9 +9,9 @@ import torch
 import yaml
 
 from app.training.command import main
+from datamodules.inputs import normalise
 from datamodules.raycasting.scenes import CameraRange
 from datamodules.synthetic import MAX_DEPTH_M, SyntheticFrames
-from datamodules.transforms import normalise
 from models.artefacts.mixed import read_mixed
 from models.metrics import METRICS, per_image
 from models.opening_bank import open_bank, open_router

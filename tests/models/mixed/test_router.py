@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from datamodules.inputs import normalise
 from datamodules.synthetic import SyntheticFrames
-from datamodules.transforms import normalise
 from models.adapters import AdapterError
 from models.artefacts.files import read_tensors
 from models.artefacts.mixed import StoredRouter
