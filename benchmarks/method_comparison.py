@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from benchmarks.comparison.cell import Cell, Settings, quiet, run
 from benchmarks.comparison.costs import measure_costs
-from benchmarks.comparison.plan import PARTS, QUICK, Part, Plan
+from benchmarks.comparison.photographs import store_photographs
+from benchmarks.comparison.plan import PARTS, PHOTOS, QUICK, Part, Plan
 from benchmarks.comparison.real import store_real
 from benchmarks.comparison.reporting.plots import draw
 from benchmarks.comparison.reporting.report import make_report
@@ -58,14 +59,18 @@ def compare(
     out: Path,
     workers: int,
     real: Path | None = None,
+    photos: Path | None = None,
 ) -> Results:
     """Run what is not done yet; every result of the plan."""
     lengths = store_real(out / "frames", real, settings.image_size) if real else {}
+    if photos:
+        store_photographs(out / "frames", photos, settings.image_size)
     out.mkdir(parents=True, exist_ok=True)
     same_settings(out, settings)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=quiet) as executor:
-        render(plan, settings, out / "frames", executor)
+        if not photos:
+            render(plan, settings, out / "frames", executor)
         results: Results = {}
         while cells := plan.tuning(results, parts):
             results |= finish(cells, settings, out, executor, "choosing rates")
@@ -186,8 +191,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="real RGB-D frames up to 10 m, as configs/folder.yaml takes them; a data "
         "set is what a file's name has before its first underscore",
     )
+    add(
+        "--photos",
+        type=Path,
+        help="photographs with depth of two places, as benchmarks.zero_shot takes "
+        "them, in place of the ray-cast tasks; such as --weights tiny-worlds --size "
+        "mini --parts methods scale",
+    )
     add("--size", choices=get_args(Size), default="tiny", help="of the base")
-    add("--weights", default="tiny-rooms", help="of the base, metric, 10 m")
+    add("--weights", default="tiny-rooms", help="of the base, metric")
     add("--steps", type=int, default=Settings().steps)
     add("--accelerator", default="cpu", help="Lightning's; gpu with --workers 1")
     return parser.parse_args(arguments)
@@ -196,7 +208,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Run the comparison of the command line and write its report."""
     options = parse(arguments)
-    plan = QUICK if options.quick else Plan()
+    plan = QUICK if options.quick else PHOTOS if options.photos else Plan()
+    if options.quick and options.photos:
+        plan = replace(plan, tasks=PHOTOS.tasks, ablated_task=PHOTOS.ablated_task)
     settings = QUICK_SETTINGS if options.quick else Settings(steps=options.steps)
     settings = replace(
         settings,
@@ -204,10 +218,12 @@ def main(arguments: list[str] | None = None) -> None:
         weights=options.weights,
         accelerator=options.accelerator,
     )
-    name = "method_comparison_quick" if options.quick else "method_comparison"
+    name = "photo_comparison" if options.photos else "method_comparison"
+    name += "_quick" if options.quick else ""
     out: Path = options.out or Path("runs") / name
     workers: int = max(options.workers, 1)
-    results = compare(plan, settings, options.parts, out, workers, options.real)
+    given = options.parts, out, workers, options.real, options.photos
+    results = compare(plan, settings, *given)
     rounds = QUICK_COST_ROUNDS if options.quick else COST_ROUNDS
     measured = "costs" in options.parts
     costs = costs_of(plan, settings, out, rounds) if measured else {}

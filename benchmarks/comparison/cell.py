@@ -19,7 +19,7 @@ from benchmarks.comparison.probes import (
     increments,
     orthogonality_defect,
 )
-from benchmarks.comparison.tasks import SOURCE, Task, TaskData, task_named
+from benchmarks.comparison.tasks import Task, TaskData, task_named
 from models import DepthAnythingModule
 from models.adapters import AdapterConfig, TrainFully, merge
 from models.adapters.methods.low_rank import LowRankConfig
@@ -67,12 +67,15 @@ class Cell:
     """In place of a share."""
     tuning: bool = False
     """Only validated, to choose the rate."""
+    steps: int | None = None
+    """In place of the comparison's."""
 
     @property
     def file_name(self) -> str:
         parts = [self.task, self.method, f"n{self.n_train}"]
         parts += [] if self.share is None else [f"share{100 * self.share:g}"]
         parts += [] if self.rank is None else [f"rank{self.rank}"]
+        parts += [] if self.steps is None else [f"steps{self.steps}"]
         parts += [] if self.lr is None else [f"lr{self.lr:g}"]
         parts += [f"seed{self.seed}", *(["tuning"] if self.tuning else [])]
         return re.sub(r"[^\w.]+", "_", "-".join(parts)) + ".json"
@@ -81,8 +84,9 @@ class Cell:
 class Watch(Callback):
     """The loss of every step, validation scores, and the gradients' noise."""
 
-    def __init__(self, settings: Settings, *, noise: bool) -> None:
-        self.settings, self.measures_noise = settings, noise
+    def __init__(self, steps: int, noise_batches: int, *, noise: bool) -> None:
+        self.steps, self.noise_batches = steps, noise_batches
+        self.measures_noise = noise
         self.losses: list[float] = []
         self.points: list[dict[str, float]] = []
         self.noise: float | None = None
@@ -90,13 +94,12 @@ class Watch(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        count = self.settings.noise_batches
-        if self.measures_noise and trainer.global_step == self.settings.steps // 4:
+        if self.measures_noise and trainer.global_step == self.steps // 4:
             data: TaskData = trainer.datamodule  # type: ignore[attr-defined]
             focus = pl_module.optimisation.variance_focus
             batches = [
                 trainer.strategy.batch_to_device(batch)
-                for batch in data.plain_batches(count)
+                for batch in data.plain_batches(self.noise_batches)
             ]
             self.noise = gradient_noise(pl_module.network, batches, focus)
 
@@ -121,12 +124,13 @@ def run(cell: Cell, settings: Settings, frames: Path) -> dict[str, Any]:
     data = task_data(cell, settings, frames, task)
     seed_everything(cell.seed, verbose=False)
     module, before = build(cell, settings, method, task)
-    watch = Watch(settings, noise=not cell.tuning)
+    steps = cell.steps or settings.steps
+    watch = Watch(steps, settings.noise_batches, noise=not cell.tuning)
     trainer = Trainer(
         accelerator=settings.accelerator,
         devices=1,
-        max_steps=settings.steps,
-        val_check_interval=settings.steps // (1 if cell.tuning else 2),
+        max_steps=steps,
+        val_check_interval=steps // (1 if cell.tuning else 2),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=False,
@@ -161,7 +165,7 @@ def run(cell: Cell, settings: Settings, frames: Path) -> dict[str, Any]:
             result["defect"] = orthogonality_defect(module.network)
             merge(module.network)
         result["test"] = score(trainer, module, data)
-        source = task_data(cell, settings, frames, SOURCE)
+        source = task_data(cell, settings, frames, task_named(task.source))
         result["source"] = score(trainer, module, source)["delta1"]
         module.scoring = Scoring(align="median")
         result["source_scaled"] = score(trainer, module, source)["delta1"]
@@ -178,7 +182,7 @@ def build(
     ) -> DepthAnythingModule:
         return DepthAnythingModule(
             task.max_depth,
-            settings.image_size,
+            task.image_size or settings.image_size,
             settings.size,
             weights=settings.weights,
             adapter=adapter,

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from benchmarks.comparison.cell import Cell
 from benchmarks.comparison.methods import CONTESTANTS, METHODS, VARIANTS
 
-Part = Literal["methods", "ablations", "costs"]
+Part = Literal["methods", "ablations", "scale", "costs"]
 Results = Mapping[Cell, Mapping[str, Any]]
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -48,6 +48,11 @@ class Plan:
     ranks: Sequence[int] = (1, 4, 8, 32)
     rank_seeds: int = 3
     """Of the ranks, and of the real frames."""
+    scaled: Sequence[str] = ("head", "lora", "dora", "lava")
+    """Methods that are tried at larger ranks and with more steps."""
+    scaled_ranks: Sequence[int] = (8, 16)
+    """Rates are chosen at the first, and with the comparison's own steps."""
+    scaled_steps: Sequence[int] = (80, 400)
     real_methods: Sequence[str] = (
         "unadapted",
         "calibrated",
@@ -68,6 +73,13 @@ class Plan:
                 Contest(self.ablated_task, method, rank)
                 for method in self.ranked
                 for rank in self.ranks
+            ]
+        if "scale" in parts:
+            found += [
+                Contest(task, method, self.scaled_ranks[0])
+                for task in self.tasks
+                for method in self.scaled
+                if has_rank(method)
             ]
         return found
 
@@ -114,6 +126,8 @@ class Plan:
             cells += self._main(rates)
         if "ablations" in parts:
             cells += self._ablations(rates)
+        if "scale" in parts:
+            cells += self._scale(rates)
         return cells
 
     def real(self, rates: Rates, lengths: Mapping[str, int]) -> list[Cell]:
@@ -176,7 +190,38 @@ class Plan:
                 ]
         return cells
 
+    def _scale(self, rates: Rates) -> list[Cell]:
+        """Larger ranks and more steps, with few frames and with many."""
+        cells = []
+        for task in self.tasks:
+            for method in self.scaled:
+                ranks = self.scaled_ranks if has_rank(method) else (None,)
+                first = self.scaled_ranks[0] if has_rank(method) else None
+                lr = rates[Contest(task, method, first)]
+                cells += [
+                    Cell(task, method, n, seed, lr, rank=rank, steps=steps)
+                    for rank in ranks
+                    for steps in self.scaled_steps
+                    for n in (min(self.frames), self.tuned_at)
+                    for seed in range(self.rank_seeds)
+                ]
+        return cells
 
+
+PHOTOS = Plan(
+    tasks=("photos_outdoors", "photos_indoors"),
+    methods=(
+        *("unadapted", "calibrated", "last_conv", "head", "lora_encoder", "lora"),
+        *("lora_orthogonal", "dora", "tucker_1", "svdiff", "lava", "lava_none"),
+        "full",
+    ),
+    variants=(),
+    frames=(24, 104),
+    tuned_at=104,
+    shares=(0.015,),
+    ablated_task="photos_outdoors",
+)
+"""Of photographs, from a base that saw none."""
 QUICK = Plan(
     tasks=("streets",),
     methods=("unadapted", "calibrated", "lora", "svdiff", "lava", "full"),
@@ -189,6 +234,9 @@ QUICK = Plan(
     ranked=("lava",),
     ranks=(2,),
     rank_seeds=2,
+    scaled=("lora", "lava"),
+    scaled_ranks=(2,),
+    scaled_steps=(4, 8),
     real_methods=("unadapted", "lava"),
     real_rates_of="streets",
 )

@@ -16,6 +16,8 @@ class Group:
     n_train: int
     share: float | None = None
     rank: int | None = None
+    steps: int | None = None
+    """Where they are not the comparison's."""
 
 
 class Runs:
@@ -27,7 +29,12 @@ class Runs:
         for cell, result in results.items():
             if not cell.tuning:
                 group = Group(
-                    cell.task, cell.method, cell.n_train, cell.share, cell.rank
+                    cell.task,
+                    cell.method,
+                    cell.n_train,
+                    cell.share,
+                    cell.rank,
+                    cell.steps,
                 )
                 self.groups.setdefault(group, {})[cell.seed] = result
                 self.rates[group] = cell.lr

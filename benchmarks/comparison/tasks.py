@@ -34,15 +34,21 @@ LOW_WIDE_DARK = CameraRange(
 
 @dataclass(frozen=True)
 class Task:
-    """One domain under one camera."""
+    """What is adapted to: one domain under one camera, or real frames."""
 
     name: str
     domain: Domain
     camera: CameraRange | None = None
+    source: str = "rooms"
+    """The task whose test frames tell what was forgotten."""
+    range_m: float | None = None
+    """In place of the domain's."""
+    image_size: tuple[int, int] | None = None
+    """(rows, cols) in place of the comparison's."""
 
     @property
     def max_depth(self) -> float:
-        return MAX_DEPTH_M[self.domain]
+        return self.range_m or MAX_DEPTH_M[self.domain]
 
 
 SOURCE = Task("rooms", "rooms")
@@ -51,7 +57,12 @@ TARGETS = (
     Task("streets", "streets"),
     Task("rooms_camera", "rooms", LOW_WIDE_DARK),
 )
-TASKS = {task.name: task for task in (SOURCE, *TARGETS)}
+PHOTOS = (
+    Task("photos_outdoors", "streets", None, "photos_indoors", 80.0, (98, 322)),
+    Task("photos_indoors", "rooms", None, "photos_outdoors", 80.0),
+)
+"""Real frames of two places, stored by `photographs.py`; each is the other's source."""
+TASKS = {task.name: task for task in (SOURCE, *TARGETS, *PHOTOS)}
 REAL = "real_"
 
 
@@ -110,7 +121,8 @@ class TaskData(DepthDataModule):
         n_train: int,
         seed: int,
     ) -> None:
-        super().__init__(image_size, task.max_depth, batch_size, 0, seed, Augment())
+        size = task.image_size or image_size
+        super().__init__(size, task.max_depth, batch_size, 0, seed, Augment())
         self.folder, self.task, self.n_train = folder, task, n_train
 
     @property

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.comparison.methods import METHODS
 from benchmarks.comparison.plan import Plan, Results
+from benchmarks.comparison.reporting.scale import scale, scale_figure
 from benchmarks.comparison.runs import Group, Runs, mean, reader, tested
 
 SMOOTHED = 8
@@ -27,7 +28,9 @@ def draw(plan: Plan, results: Results, folder: Path) -> dict[str, Path]:
         "Forgetting": (folder / "forgetting.png", forgetting),
     }
     if not any(runs.find(first_group(plan, method)) for method in plan.trained()):
-        return {}
+        plots = {}
+    if scale(plan, runs):
+        plots["Ranks and steps"] = (folder / "scale.png", scale_figure)
     for path, plot in plots.values():
         part = path.with_name(f".{path.stem}.part.png")
         plot(plan, runs).savefig(part, dpi=110, metadata={"Software": None})

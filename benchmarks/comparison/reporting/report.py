@@ -23,6 +23,7 @@ from benchmarks.comparison.reporting.markdown import (
     section,
     table,
 )
+from benchmarks.comparison.reporting.scale import scale
 from benchmarks.comparison.reporting.statistics import (
     Estimate,
     difference,
@@ -30,6 +31,7 @@ from benchmarks.comparison.reporting.statistics import (
     holm,
 )
 from benchmarks.comparison.runs import Group, Runs, mean, reader, tested
+from benchmarks.comparison.tasks import TASKS
 
 REFERENCE = "lora"
 """Whom every row is compared with: LoRA on the same layers as the others."""
@@ -78,6 +80,7 @@ def make_report(
         cost_table(costs),
         ablations(plan, runs),
         ranks(plan, runs),
+        scale(plan, runs),
         real_frames(plan, runs),
         rates(plan, results),
     ]
@@ -214,7 +217,7 @@ def setting(plan: Plan, runs: Runs, task: str, n: int, share: float) -> str:
                 *SCORED,
                 "delta1 - LoRA's",
                 "p",
-                "delta1 on rooms",
+                f"delta1 on {TASKS[task].source}",
                 "median-scaled",
             ],
             rows,
