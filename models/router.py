@@ -57,7 +57,9 @@ class Router(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Logits (B, adapters) of pooled features (B, D)."""
-        logits: Tensor = self.linear(F.layer_norm(pooled.float(), pooled.shape[1:]))
+        logits: Tensor = self.linear(
+            F.layer_norm(pooled.to(self.linear.weight.dtype), pooled.shape[1:])
+        )
         return logits
 
     def loss(self, pooled: Tensor, names: Sequence[str]) -> Tensor:

@@ -172,7 +172,7 @@ def test_ema__checkpoints_hold_the_average_and_no_base(mixed, tiny_weights, tmp_
     assert again.trainer.current_epoch == 2
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true", "64-true"])
 def test_precision__trains(mixed, precision):
     before = state(mixed, "rooms")
     fit(mixed, data(), precision=precision, limit_val_batches=0, max_epochs=1)
