@@ -120,8 +120,25 @@ class EpochSampler(DistributedSampler[Any]):
         return cast(Iterator[int], super().__iter__())
 
 
-class LengthSampler(EpochSampler):
-    """Likewise, batches having items of about one length.
+class BatchedSampler(EpochSampler):
+    """Likewise, in batches that are made first and then shuffled."""
+
+    def batches(self, generator: torch.Generator) -> list[list[int]]:
+        """The epoch's batches over all processes; an incomplete one is the last."""
+        raise NotImplementedError
+
+    def order(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        batches = self.batches(generator)
+        # The incomplete one stays last, where it is dropped.
+        last = batches.pop() if len(batches[-1]) < len(batches[0]) else []
+        which = torch.randperm(len(batches), generator=generator).tolist()
+        mixed = [index for i in which for index in batches[i]] + last
+        return iter(mixed[self.rank :: self.num_replicas])
+
+
+class LengthSampler(BatchedSampler):
+    """Batches of items of about one length.
 
     Args:
         lengths: Of the items.
@@ -142,8 +159,7 @@ class LengthSampler(EpochSampler):
         super().__init__(cast(Any, lengths), replicas, rank, seed=seed)
         self.lengths, self.batch = lengths, batch_size * replicas
 
-    def order(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+    def batches(self, generator: torch.Generator) -> list[list[int]]:
         shuffled = torch.randperm(len(self.lengths), generator=generator).tolist()
         shuffled += shuffled[: self.total_size - len(shuffled)]
         size = GROUPED * self.batch
@@ -153,14 +169,7 @@ class LengthSampler(EpochSampler):
             for group in groups
             for index in sorted(group, key=self.lengths.__getitem__, reverse=True)
         ]
-        batches = [
-            ordered[i : i + self.batch] for i in range(0, len(ordered), self.batch)
-        ]
-        # The incomplete one stays last, where it is dropped.
-        last = batches.pop() if len(batches[-1]) < self.batch else []
-        which = torch.randperm(len(batches), generator=generator).tolist()
-        mixed = [index for i in which for index in batches[i]] + last
-        return iter(mixed[self.rank :: self.num_replicas])
+        return [ordered[i : i + self.batch] for i in range(0, len(ordered), self.batch)]
 
 
 class RepeatingSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]

@@ -4,7 +4,7 @@ Richer than `synthetic`, and slower to make: what a base is trained on that is t
 photographs. Frames may be kept in a folder, so that they are made once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -15,7 +15,7 @@ from datamodules.base import DepthDataModule, Split
 from datamodules.batch import DepthItem, Frame, Frames
 from datamodules.errors import DataError
 from datamodules.files.whole import whole_file
-from datamodules.loading import EpochSampler, ResumableLoader, TrainDataset
+from datamodules.loading import BatchedSampler, ResumableLoader, TrainDataset
 from datamodules.protocols import Protocol, full
 from datamodules.rendering.film import Film
 from datamodules.rendering.pictures import PLACES, VERSION, picture
@@ -197,8 +197,8 @@ class ShapedTransform(TrainTransform):
         return self.by_shape[rows, cols](frame, epoch, index)
 
 
-class ShapeSampler(EpochSampler):
-    """Shuffled (epoch, index) pairs whose batches are each of one shape.
+class ShapeSampler(BatchedSampler):
+    """Batches of one shape each.
 
     What is left of each shape beyond whole batches is left out, another part each
     epoch.
@@ -236,17 +236,11 @@ class ShapeSampler(EpochSampler):
             )
         self.num_samples, self.total_size = batches * batch_size, batches * self.batch
 
-    def order(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        batches: list[list[int]] = []
+    def batches(self, generator: torch.Generator) -> list[list[int]]:
+        found: list[list[int]] = []
         for own in self.of_shape:
             order = torch.randperm(len(own), generator=generator).tolist()
-            shuffled = [own[i] for i in order]
-            full_ones = len(own) // self.batch
-            batches += [
-                shuffled[k * self.batch : (k + 1) * self.batch]
-                for k in range(full_ones)
-            ]
-        which = torch.randperm(len(batches), generator=generator).tolist()
-        mixed = [index for i in which for index in batches[i]]
-        return iter(mixed[self.rank :: self.num_replicas])
+            for k in range(len(own) // self.batch):
+                some = order[k * self.batch : (k + 1) * self.batch]
+                found.append([own[i] for i in some])
+        return found

@@ -39,6 +39,8 @@ SMALL = (
     *("--data.image_size", "[126, 168]", "--data.batch_size", "2"),
     *("--data.num_workers", "0"),
 )
+SEARCH = ("--trainer.max_epochs", "3", "--trainer.limit_val_batches", "1")
+"""Of the demo, as many steps as its search for rates takes."""
 READY_S, COMMAND_S = 120, 600
 PARSED = {
     "predict": "from app.prediction.parser import parse; parse(sys.argv[1:])",
@@ -75,6 +77,8 @@ class Place:
             (self.folder / name).mkdir()
             shutil.copy(photo, self.folder / name / "a.jpg")
         (self.folder / "list.txt").write_text("PHOTOGRAPHS/0001.jpg\n")
+        points = "image,x,y,depth\nPHOTOGRAPHS/0001.jpg,40,60,2.5\n"
+        (self.folder / "points.csv").write_text(points)
         (self.folder / "of.csv").write_text(
             "image,adapter\n0000.jpg,indoor\n0001.jpg,\n"
         )
@@ -180,7 +184,7 @@ def checked(command: Command, place: Place) -> str:
         return f"parsed; running needs {command.needs}"
     if command.kind == "train":
         if words[2] == "fit":
-            words += QUICK
+            words += SEARCH if "--rate_finder.steps" in words else QUICK
         if "configs/folder.yaml" in words:
             taken = {word for word in words if word.startswith("--")}
             pairs = zip(SMALL[::2], SMALL[1::2], strict=True)
