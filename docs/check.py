@@ -92,18 +92,21 @@ class Place:
         (self.folder / "BASE").symlink_to(ROOT / "models/weights/tiny_rooms")
         train = ["python", "train.py", "fit", "--trainer.default_root_dir", "prepared"]
         self.run([*train, "--config", "configs/demo.yaml", *QUICK])
-        self.run([*train, "--config", "configs/demo_mixed.yaml", *QUICK])
+        # Its sources as the pages call them.
+        mixed = (ROOT / "configs/demo_mixed.yaml").read_text()
+        for name, ours in (("rooms", "indoor"), ("streets", "outdoor")):
+            mixed = re.sub(rf"^( +){name}:", rf"\1{ours}:", mixed, flags=re.M)
+        (self.folder / "demo_mixed.yaml").write_text(mixed)
+        self.run([*train, "--config", "demo_mixed.yaml", *QUICK])
         runs = self.folder / "prepared/runs"
         for name, run in (("best.ckpt", "demo"), ("MIXED.ckpt", "demo_mixed")):
             (self.folder / name).symlink_to(
                 runs / run / "version_0/checkpoints/last.ckpt"
             )
-        out = ["--export", "prepared/adapters", "--export-format", "adapter"]
+        out = ["--export", "adapters", "--export-format", "adapter"]
         self.run(["python", "predict.py", "--model", "MIXED.ckpt", *out])
-        (self.folder / "adapters").mkdir()
-        for name in ("indoor", "outdoor", "kitchen"):
-            made = self.folder / "prepared/adapters/rooms"
-            shutil.copytree(made, self.folder / "adapters" / name)
+        made = self.folder / "adapters/indoor"
+        shutil.copytree(made, self.folder / "adapters/kitchen")
         shutil.copytree(made, self.folder / "kitchen")
 
     def run(self, words: Sequence[str]) -> str:
@@ -191,8 +194,12 @@ def checked(command: Command, place: Place) -> str:
             words += [w for pair in pairs if pair[0] not in taken for w in pair]
         place.run(words)
     elif command.kind == "predict":
-        out = [] if "--export" in words else ["--output", fresh(place)]
-        place.run([*words, *out])
+        if "--export" not in words:
+            words += ["--output", fresh(place)]
+        elif (place.folder / words[at := words.index("--export") + 1]).is_dir():
+            # What the page makes here is of the place's own, made before.
+            words[at] = fresh(place)
+        place.run(words)
     elif command.kind == "serve":
         place.serve(words)
     elif command.kind == "set":

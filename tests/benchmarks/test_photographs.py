@@ -1,0 +1,95 @@
+"""The comparison on photographs: which frames are trained on, and which runs there are."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.comparison.photographs import store_photographs
+from benchmarks.comparison.plan import GRID, PHOTOS, QUICK, Contest
+from benchmarks.comparison.reporting.scale import scale, scale_figure
+from benchmarks.comparison.runs import Runs
+from benchmarks.comparison.tasks import StoredFrames, TaskData, task_named
+
+FRAMES = [
+    *(("outdoors", "drive", "train") for _ in range(10)),
+    *(("outdoors", "other_drive", "test") for _ in range(2)),
+    *(("indoors", "desk", "train") for _ in range(3)),
+    *(("indoors", "piv_office", "train") for _ in range(2)),
+    *(("indoors", "kitchen", "test") for _ in range(1)),
+]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Frame i is i + 1 metres away; the size of one place is not the other's."""
+    index = []
+    for i, (place, scene, split) in enumerate(FRAMES):
+        size = (30, 90) if place == "outdoors" else (60, 80)
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((*size, 3), i, np.uint8))
+        depth = np.full(size, 256 * (i + 1), np.uint16)
+        cv2.imwrite(str(tmp_path / f"{i}d.png"), depth)
+        about = {"id": str(i), "rgb": f"{i}.png", "depth": f"{i}d.png"}
+        about |= {"depth_scale": 256, "place": place, "scene": scene, "split": split}
+        index.append(about)
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    return tmp_path
+
+
+def test_photographs__rates_are_chosen_by_scenes_of_training(photos, tmp_path):
+    stored = tmp_path / "stored"
+    lengths = store_photographs(stored, photos, (42, 56))
+    assert lengths == {"photos_outdoors": 8, "photos_indoors": 3}
+
+    def metres(task, split):
+        frames = StoredFrames(stored, f"{task}_{split}")
+        return [round(float(frames[i].depth.mean()), 3) for i in range(len(frames))]
+
+    assert metres("photos_outdoors", "train") == list(range(1, 9))
+    assert metres("photos_outdoors", "val") == [9, 10]
+    assert metres("photos_outdoors", "test") == [11, 12]
+    assert metres("photos_indoors", "train") == [13, 14, 15]
+    assert metres("photos_indoors", "val") == [16, 17]
+    assert metres("photos_indoors", "test") == [18]
+    task = task_named("photos_outdoors")
+    data = TaskData(stored, task, (42, 56), 2, 4, seed=0)
+    data.setup("fit")
+    assert next(iter(data.train_dataloader()))["image"].shape == (2, 3, 98, 322)
+    assert task_named(task.source).name == "photos_indoors"
+
+
+def rates(plan, parts):
+    return dict.fromkeys(plan.contests(parts), GRID[3])
+
+
+def test_plan__every_run_has_a_file_of_its_own():
+    parts = ("methods", "scale")
+    cells = PHOTOS.scored(rates(PHOTOS, parts), parts)
+    names = [cell.file_name for cell in cells]
+    assert len(names) == len({*names})
+    long = [cell for cell in cells if cell.steps == 400]
+    # Three with two ranks and the head, two places, two numbers of frames, three seeds.
+    assert len(long) == (3 * 2 + 1) * 2 * 2 * 3
+    assert {cell.rank for cell in long} == {None, 8, 16}
+    assert Contest("photos_indoors", "lava", 8) in PHOTOS.contests(parts)
+
+
+def test_scale__table_and_figure_of_its_runs():
+    plan = replace(QUICK, tasks=PHOTOS.tasks, scaled=("lora", "lava"))
+    cells = plan.scored(rates(plan, ("scale",)), ("scale",))
+    results = {
+        cell: {"test": {"delta1": cell.steps / 100 + cell.seed / 1000}}
+        for cell in cells
+    }
+    text = scale(plan, Runs(results))
+    assert "photos_indoors, 8 frames, 4 steps" in text
+    row = next(line for line in text.splitlines() if line.startswith("| Lava"))
+    assert row.count("0.041 ± 0.006") == row.count("0.081 ± 0.006") == 2
+    figure = scale_figure(plan, Runs(results))
+    assert [axis.get_title() for axis in figure.axes] == [
+        "photos_outdoors, 8",
+        "photos_indoors, 8",
+    ]
+    assert scale(plan, Runs({})) == ""
