@@ -3,8 +3,8 @@
     python -m benchmarks.readme_picture docs/predict.png [MODEL]
 
 Everything as a user would do it: `predict.py` with a packaged network, its colour
-picture and its `.ply`, seen from a little above and to the side. The room is of a stream
-of worlds that no network was trained on.
+picture and its `.ply`, seen from a little above and to the side. The room is of worlds
+that no network was trained on.
 """
 
 import sys

@@ -41,6 +41,7 @@ SMALL = (
 )
 SEARCH = ("--trainer.max_epochs", "3", "--trainer.limit_val_batches", "1")
 """Of the demo, as many steps as its search for rates takes."""
+RUN = "runs/folder/version_0/checkpoints/best.ckpt"
 READY_S, COMMAND_S = 120, 600
 PARSED = {
     "predict": "from app.prediction.parser import parse; parse(sys.argv[1:])",
@@ -170,6 +171,8 @@ def checked(command: Command, place: Place) -> str:
     """
     text = re.sub(r"\[[^\]]*\]$", "", command.text)
     text = text.replace("--model ...", "--model best.ckpt")
+    if not (place.folder / RUN).is_file():  # its page is not among those that are run
+        text = text.replace(f"--model {RUN}", "--model best.ckpt")
     command = Command(command.page, command.line, text)
     words = command.words
     if command.kind == "install":

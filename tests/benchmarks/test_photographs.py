@@ -1,4 +1,4 @@
-"""The comparison on photographs: which frames are trained on, and which runs there are."""
+"""The comparison on photographs: which frames are trained on, which runs there are."""
 
 import json
 from dataclasses import replace
