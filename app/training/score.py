@@ -40,7 +40,7 @@ def score(data: DepthDataModule, maps: PredictedMaps, scoring: Scoring) -> None:
     each = loaders if isinstance(loaders, list) else [loaders]
     for (name, part), loader in zip(data.parts.items(), each, strict=True):
         tally = Tally(part.protocol, maps, scoring)
-        for batch in tqdm(loader, "scoring", unit="batch", leave=False):
+        for batch in tqdm(loader, "scoring", unit="batch", leave=False, disable=None):
             tally.add(batch)
         for line in tally.result(name, maps.folder, loader):
             print(line)
