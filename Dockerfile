@@ -7,4 +7,4 @@ RUN pip install --no-cache-dir -e ".[demo]"
 USER lava
 EXPOSE 7860
 ENTRYPOINT ["python", "-m", "app.serving.demo", "--host", "0.0.0.0", "--port", "7860"]
-CMD ["--model", "tiny-rooms"]
+CMD ["--model", "tiny-worlds"]

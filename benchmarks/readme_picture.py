@@ -1,10 +1,9 @@
-"""The README's picture: an invented room, its depth and its point cloud.
+"""The README's picture: a synthetic room, its depth and its point cloud.
 
-    python -m benchmarks.readme_picture docs/predict.png [MODEL]
+    python -m benchmarks.readme_picture docs/predict.png
 
-Everything as a user would do it: `predict.py` with a packaged network, its colour
-picture and its `.ply`, seen from a little above and to the side. The room is of worlds
-that no network was trained on.
+Everything as a user would do it: `predict.py` with the packaged tiny network, its
+colour picture and its `.ply`, seen from a little above and to the side.
 """
 
 import sys
@@ -16,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.prediction.command import main as predict
-from datamodules.worlds import WorldFrames
+from datamodules.synthetic import SyntheticFrames
 
-ROWS, COLS, SEED, INDEX = 252, 336, 7, 7
+ROWS, COLS, INDEX = 252, 336, 3
 
 
 def rendered(cloud: NDArray[np.void], focal_px: float) -> NDArray[np.uint8]:
@@ -57,15 +56,16 @@ def rendered(cloud: NDArray[np.void], focal_px: float) -> NDArray[np.uint8]:
 
 def main() -> None:
     """Write the picture."""
-    model = sys.argv[2] if len(sys.argv) > 2 else "tiny-worlds"
-    frame = WorldFrames("test", INDEX + 1, [(ROWS, COLS)], SEED)[INDEX]
+    frame = SyntheticFrames("rooms", "test", INDEX + 1, (ROWS, COLS), 0, None, False)[
+        INDEX
+    ]
     assert frame.intrinsics is not None
     focal_px = float(frame.intrinsics[0, 0])
     with tempfile.TemporaryDirectory() as scratch:
         photo, out = Path(scratch) / "room.png", Path(scratch) / "out"
         cv2.imwrite(str(photo), frame.image[..., ::-1])
-        command = [str(photo), "--model", model, "--output", str(out)]
-        command += ["--fx", f"{focal_px:.2f}"]
+        command = [str(photo), "--model", "tiny-rooms", "--output", str(out)]
+        command += ["--size", f"{COLS // 2}x{ROWS // 2}", "--fx", f"{focal_px:.2f}"]
         predict([*command, "--formats", "color", "ply", "--accelerator", "cpu"])
         depth = cv2.imread(str(out / "room.png.color.png"))
         _, _, body = (out / "room.png.ply").read_bytes().partition(b"end_header\n")

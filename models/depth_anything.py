@@ -21,7 +21,7 @@ class DepthAnythingModule(DepthModule):
         weights: Base weights: a path (.pth, .safetensors, a merged or transformers
             folder, a .ckpt of a whole network), a Hub id (owner/name[@revision]), a
             known name such as depth-anything-v2-small or da3mono-large, or
-            tiny-rooms; null starts at random.
+            tiny-rooms or tiny-worlds; null starts at random.
         adapter: Method and options; null trains the whole network.
         max_depth: Metres at which the output saturates, in v3 those that labels reach.
             Linked to data.max_depth: a value given here is overruled.

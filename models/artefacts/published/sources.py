@@ -7,7 +7,7 @@ from pathlib import Path
 from models.networks.presets import NetworkError
 
 PACKAGED = Path(__file__).parents[2] / "weights"
-PACKAGED_NAMES = {"tiny-rooms": "tiny_rooms"}
+PACKAGED_NAMES = {"tiny-rooms": "tiny_rooms", "tiny-worlds": "tiny_worlds"}
 """Networks of our own, which need no download, and their folders."""
 SNAPSHOT = re.compile(r"/models--[^/]+/snapshots/([0-9a-f]{40})(/|$)")
 """Of huggingface_hub's cache (docs: "Understand caching")."""
@@ -100,7 +100,7 @@ def locate(source: str) -> Path:
     """Turn what a user calls a model into a local file or folder.
 
     Args:
-        source: A path, `tiny-rooms` (packaged), a name in `SOURCES`, or the Hub id of
+        source: A path, `tiny-rooms` or `tiny-worlds` (packaged), a name in `SOURCES`, or the Hub id of
             a repository, with `@` and a branch, tag or commit if not its newest.
 
     Raises:
