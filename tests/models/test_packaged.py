@@ -51,5 +51,5 @@ def test_tiny_worlds__sees_worlds_that_it_was_not_trained_on():
             ratio = predicted * np.median(target) / np.median(predicted) / target
             found.append(np.mean(np.abs(np.log(ratio)) < np.log(1.25)))
         scores[shape] = np.mean(found)
-    # A map of depth that is the same for every picture has 0.45.
+    # One map for all pictures, the mean of the rendered ones, has 0.25 and 0.36.
     assert min(scores.values()) > 0.5, scores

@@ -100,8 +100,9 @@ def locate(source: str) -> Path:
     """Turn what a user calls a model into a local file or folder.
 
     Args:
-        source: A path, `tiny-rooms` or `tiny-worlds` (packaged), a name in `SOURCES`, or the Hub id of
-            a repository, with `@` and a branch, tag or commit if not its newest.
+        source: A path, `tiny-rooms` or `tiny-worlds` (packaged), a name in `SOURCES`,
+            or the Hub id of a repository, with `@` and a branch, tag or commit if not
+            its newest.
 
     Raises:
         NetworkError: If there is no such path and the Hub has or gives no such file.
