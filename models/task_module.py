@@ -136,7 +136,7 @@ class TaskModule(LightningModule):
         schedule.steps = steps_in_all(self.trainer)
         if self._found_lr is not None:
             rates = scaled(self.regime.rates(), optimizer, self._found_lr)
-            names = dict.fromkeys(g["name"] for g in optimizer.param_groups)
+            names = [group["name"] for group in optimizer.param_groups]
             told = {f"{n.removesuffix('_flat')}_lr {rates[n].lr:g}" for n in names}
             rank_zero_info(f"peak rates that were found: {', '.join(sorted(told))}")
             give_rates(rates, optimizer, schedule)

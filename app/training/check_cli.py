@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser
 
-from app.training.cli import made
 from app.training.data_check import check_data
 from app.training.data_cli import DataCLI
+from app.training.making import made
 
 
 class CheckCLI(DataCLI):

@@ -5,7 +5,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import jsonargparse
 import torch
@@ -13,32 +13,26 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import (
-    ArgsType,
     LightningArgumentParser,
     LightningCLI,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from app.quiet import quiet
 from app.training import folder, options
 from app.training.checkpoint_files import WholeCheckpoints
 from app.training.checkpoints import Recovery
 from app.training.data_check import DataCheck
 from app.training.metrics_file import MetricsFile
-from app.training.parser import OneLineParser
 from app.training.previews import Previews
 from app.training.rates import RateFinder
 from app.training.results import Summary, TestResults
 from datamodules.mixed import MixedDataModule
 from datamodules.task_data import TaskDataModule
-from models.adapters import AdapterConfig
 from models.artefacts.files import read_torch
 from models.errors import CheckpointError, OptionError
 from models.scoring import SCORINGS
 from models.task_module import TaskModule
-
-Line = TypeVar("Line", bound="TaskCLI")
 
 
 class TaskCLI(LightningCLI):
@@ -307,59 +301,3 @@ def _default_precision() -> str:
     ):
         return "bf16-mixed"
     return "32-true"
-
-
-def run(args: ArgsType, command: str) -> None:
-    """Run one command."""
-    made(of_command(command), args)
-
-
-def of_command(command: str) -> type[TaskCLI]:
-    """The command line of fit, validate or test."""
-
-    class CommandCLI(TaskCLI):
-        pass
-
-    CommandCLI.command = command
-    return CommandCLI
-
-
-def made(
-    kind: type[Line],
-    args: ArgsType,
-    parser: type[OneLineParser] = OneLineParser,
-    *,
-    alone: str | None = None,
-) -> Line:
-    """A command line over modules and data of any kind, made and run.
-
-    Args:
-        kind: Which one.
-        args: What was typed.
-        parser: What reads it.
-        alone: Name of a command that trains nothing and has no others beside it.
-    """
-    set_up()
-    return kind(
-        TaskModule,
-        TaskDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        parser_class=parser,
-        parser_kwargs={"prog": f"train.py {alone}"} if alone else None,
-        # Rates, groups and schedule belong to `--model.optimisation`.
-        auto_configure_optimizers=False,
-        save_config_callback=None if alone else options.KeepOptions,
-        save_config_kwargs={"overwrite": True},
-        run=alone is None,
-        args=args,
-    )
-
-
-def set_up() -> None:
-    """What must be so before a parser is made."""
-    quiet()
-    # Adapters are dataclasses with subclasses; jsonargparse takes such for closed.
-    jsonargparse.set_parsing_settings(
-        subclasses_enabled=[AdapterConfig], docstring_parse_attribute_docstrings=True
-    )

@@ -46,9 +46,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
         score_cli.run(given[:place] + given[place + 1 :])
         return
-    from app.training import cli
+    from app.training import making
 
-    cli.run(given, given[place])
+    making.run(given, given[place])
 
 
 def page() -> str:

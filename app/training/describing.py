@@ -7,7 +7,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import datamodules
 import models
-from app.training import check_cli, cli, score_cli
+from app.training import check_cli, making, score_cli
 from app.training.command import CHECK, SCORE
 from app.training.parser import OneLineParser
 from models.adapters.methods import METHODS
@@ -46,9 +46,9 @@ def _parser(command: str) -> Any:
     alone = {CHECK: check_cli.CheckCLI, SCORE: score_cli.ScoreCLI}
     try:
         if command in alone:
-            cli.made(alone[command], [], Parser, alone=command)
+            making.made(alone[command], [], Parser, alone=command)
         else:
-            cli.made(cli.of_command(command), [command], Parser)
+            making.made(making.of_command(command), [command], Parser)
     except Found as found:
         within = found.parser._subcommands_action
         return within._name_parser_map[command] if within else found.parser

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from datamodules.errors import DataError
 from datamodules.files.depths.reading import read_stored
+from datamodules.files.pictures import visible_files
 
 EXACT_FIRST = (".npy", ".npz", ".exr", ".pfm", ".tiff", ".tif", ".png")
 """Of two maps of one frame the first of these counts."""
@@ -94,11 +95,15 @@ class PredictedMaps:
 
 def _found(folder: Path) -> Iterator[tuple[str, Path]]:
     """Every map by its name below the folder; what is given last holds."""
-    for suffix in reversed(EXACT_FIRST):
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() == suffix and not path.stem.endswith(".color"):
-                below = path.relative_to(folder).with_suffix("").as_posix()
-                yield PICTURES.sub("", below.removesuffix(".depth")), path
+    maps = [
+        path
+        for path in visible_files(folder)
+        if path.suffix.lower() in EXACT_FIRST and not path.stem.endswith(".color")
+    ]
+    maps.sort(key=lambda path: EXACT_FIRST.index(path.suffix.lower()), reverse=True)
+    for path in maps:
+        below = path.relative_to(folder).with_suffix("").as_posix()
+        yield PICTURES.sub("", below.removesuffix(".depth")), path
 
 
 def _names(frame: str) -> Iterator[str]:

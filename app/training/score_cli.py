@@ -6,12 +6,11 @@ from pathlib import Path
 from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.cli import LightningArgumentParser
 
-from app.training.cli import made
 from app.training.data_cli import DataCLI
+from app.training.making import made
 from app.training.predicted import PredictedMaps
 from app.training.score import score
 from datamodules.base import DepthDataModule
-from models.alignment import Align
 from models.errors import OptionError
 from models.scoring import Scoring
 
@@ -35,25 +34,9 @@ class ScoreCLI(DataCLI):
             help="Stored units per metre. null: what predict.py noted beside its own "
             "maps; numbers that are not whole are metres.",
         )
-        parser.add_argument(
-            "--align",
-            type=Align,
-            default="none",
-            help="Fit each map to its truth first: median, scale_shift, or disparity "
-            "for affine disparity. Never to be compared with metric results.",
-        )
-        parser.add_argument(
-            "--boundary",
-            type=bool,
-            default=False,
-            help="Score edges as well, of dense truth alone.",
-        )
-        parser.add_argument(
-            "--per_image",
-            type=bool,
-            default=True,
-            help="Write each image's scores into a CSV, for `python -m app.compare`.",
-        )
+        # Those of `test`, but for what is a network's.
+        parser.add_class_arguments(Scoring, None, skip={"flip_tta"})
+        parser.set_defaults({"per_image": True})
 
 
 def run(args: Sequence[str]) -> None:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.inputs import normalise, resize_image
-from datamodules.sizes import input_size
+from benchmarks.zero_shot import predict, scored
 from models.artefacts.opening import open_model
 from models.artefacts.published.sources import PACKAGED, PACKAGED_NAMES
 
@@ -32,24 +31,15 @@ def test_tiny_worlds__sees_worlds_that_it_was_not_trained_on():
     from datamodules.worlds import WorldFrames
 
     opened = open_model("tiny-worlds").for_pictures()
-    network = opened.merged().eval()
+    opened.merged().eval()
     assert opened.image_size is not None
     scores = {}
     for shape in ((126, 168), (98, 308)):
         frames, found = WorldFrames("test", 12, [shape], seed=11), []
         for i in range(len(frames)):
             frame = frames[i]
-            size = input_size(shape, opened.image_size, network.patch_px)
-            image = resize_image(frame.image, size)
-            with torch.inference_mode():
-                depth = network(normalise(image, opened.image_input)[None])
-                depth = torch.nn.functional.interpolate(
-                    depth, shape, mode="bilinear", align_corners=True
-                )[0, 0].numpy()
-            known = (frame.depth > 0) & (frame.depth < 80)
-            target, predicted = frame.depth[known], depth[known]
-            ratio = predicted * np.median(target) / np.median(predicted) / target
-            found.append(np.mean(np.abs(np.log(ratio)) < np.log(1.25)))
+            depth = predict(opened, frame.image, opened.image_size, shape)
+            found.append(scored(depth, frame.depth, 0.0)["median"]["delta1"])
         scores[shape] = np.mean(found)
     # One map for all pictures, the mean of the rendered ones, has 0.25 and 0.36.
     assert min(scores.values()) > 0.5, scores
