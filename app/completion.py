@@ -9,6 +9,7 @@ import argparse
 from app.errors import one_line_errors
 from app.prediction.parser import OneLine
 from app.prediction.parser import parser as predict_parser
+from datamodules.extras import check_installed
 
 DESCRIPTION = """Print a script that completes ./train.py and ./predict.py:
 
@@ -30,12 +31,9 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument("shell", choices=SHELLS)
     shell = parser.parse_args(args).shell
-    try:
-        import shtab
-    except ImportError:
-        raise ModuleNotFoundError(
-            'completion needs shtab; pip install "lava-depth[completion]"'
-        ) from None
+    check_installed("completion", "completion", "shtab")
+    import shtab
+
     for each in (train_parser(), with_paths(predict_parser())):
         print(shtab.complete(each, shell))
 

@@ -127,21 +127,6 @@ def wanted_fit(unit: Unit, fit: Fit, count: int) -> Fitted:
     return "median" if count < FEWEST["scale_shift"] else "scale_shift"
 
 
-def check_scikit_learn() -> None:
-    """Refuse what needs scikit-learn where it is not installed.
-
-    Raises:
-        DataError: Saying how to get it, or do without.
-    """
-    try:
-        import sklearn.linear_model  # noqa: F401
-    except ImportError:
-        raise DataError(
-            "robust fits of scale and shift need scikit-learn: pip install "
-            "-e '.[points]'; --points-fit median, of depth, does without"
-        ) from None
-
-
 def _ratio(p: Values, t: Values) -> float:
     """exp of the median of ln t - ln p, over points with a prediction above 0."""
     above = p > 0

@@ -14,6 +14,7 @@ from app.prediction.options import PointsPer
 from app.prediction.predictor import at_size
 from app.prediction.running import Runner
 from datamodules.errors import DataError
+from datamodules.extras import check_installed
 from datamodules.files.depths.writing import PIXELS_MAX
 from datamodules.files.pictures import Picture
 from models.calibration import (
@@ -22,7 +23,6 @@ from models.calibration import (
     Calibration,
     Fit,
     calibrate,
-    check_scikit_learn,
     wanted_fit,
 )
 from models.networks.presets import Unit
@@ -71,7 +71,8 @@ class Calibrator:
                 + ("" if self.per == "run" else ", or give --points-per run")
             )
         if set(fits.values()) - {"median"}:
-            check_scikit_learn()
+            what = "fitting scale and shift (not so --points-fit median, of depth)"
+            check_installed(what, "points", "sklearn")
 
     def metres(self, name: str, depth: Depth) -> tuple[Depth, dict[str, Any]]:
         """A picture's prediction (H, W) in metres, and what to note of it.

@@ -36,7 +36,7 @@ def run(
     from app.prediction.model import OneNetwork, computed
     from app.prediction.pictures import predict
     from app.quiet import quiet
-    from models.artefacts.engines import check_installed
+    from models.artefacts.engines import check_engine
     from models.artefacts.form import Asked
     from models.artefacts.opening import open_model
 
@@ -44,7 +44,7 @@ def run(
     if several.has_several(source, choice):
         several.run(source, choice, hand_over, prediction)
         return
-    check_installed(prediction.engine)
+    check_engine(prediction.engine)
     opened = open_model(source.model, Asked(source.network, source.base))
     if hand_over.wanted:
         from app.publishing.handing_on import hand_on

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from datamodules.errors import DataError
-from datamodules.files.depths.meshes import check_glb
+from datamodules.extras import check_installed
 from datamodules.files.depths.writing import PIXELS_MAX, Colormap, png_scale
 from datamodules.files.images.headers import Exif
 from datamodules.sizes import (
@@ -114,7 +114,7 @@ class Prediction:
                 f"{self.precision} out, or give --engine torch"
             )
         if "glb" in self.formats:
-            check_glb()
+            check_installed("the format glb", "mesh", "trimesh")
         for name in ("fov", "assume_fov"):
             if (value := getattr(self, name)) is not None and not 0 < value < 180:
                 raise DataError(

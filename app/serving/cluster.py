@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from app.errors import one_line_errors
 from app.prediction.options import Source
 from app.prediction.parser import OneLine
-from app.serving.__main__ import NEEDS, check_installed
+from app.serving.__main__ import NEEDS
 from app.serving.options import Limits, Secrets, Serving, parse
 from datamodules.errors import DataError
+from datamodules.extras import check_installed
 from models.artefacts.published.sources import check_source
 
 RESCAN_S = 5.0
@@ -42,7 +43,7 @@ def main(args: list[str] | None = None) -> None:
     """Join the cluster of `RAY_ADDRESS`, or begin one here, and serve until Ctrl-C."""
     replicas, rest = _parse(args)
     source, serving, limits = parse(rest, "python -m app.serving.cluster", DESCRIPTION)
-    check_installed((*NEEDS, "ray"), "cluster")
+    check_installed("a cluster", "cluster", *NEEDS, "ray")
     check_source(source.model)
     start(source, serving, limits, replicas, blocking=True)
 

@@ -4,8 +4,9 @@ import os
 import tempfile
 
 from app.errors import one_line_errors
-from app.serving.__main__ import NEEDS, check_installed
+from app.serving.__main__ import NEEDS
 from app.serving.options import Secrets, parse
+from datamodules.extras import check_installed
 from models.artefacts.published.sources import check_source
 
 
@@ -13,7 +14,7 @@ from models.artefacts.published.sources import check_source
 def main(args: list[str] | None = None) -> None:
     """Serve the page, and the service's own paths, until SIGTERM or Ctrl-C."""
     source, serving, limits = parse(args, "python -m app.serving.demo", DESCRIPTION)
-    check_installed((*NEEDS, "gradio"), "demo")
+    check_installed("the page", "demo", *NEEDS, "gradio")
     check_source(source.model)
     with tempfile.TemporaryDirectory(prefix="lava-demo-") as scratch:
         # Gradio reads these where it is imported.

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.routing import APIRoute
 
 from app.prediction.camera import Camera
 from app.prediction.options import Format
@@ -23,10 +24,6 @@ Degrees = Annotated[
     float | None, Query(gt=0, lt=180, description="Horizontal field of view.")
 ]
 Place = Annotated[float | None, Query(description="Principal point, pixels.")]
-PARAMETERS = (
-    *("adapter", "format", "route"),
-    *("fx", "fy", "cx", "cy", "fov", "assume_fov"),
-)
 HUNG_UP = 499
 """Nginx's number for clients that did not wait: it is counted, and nobody reads it."""
 
@@ -82,11 +79,13 @@ def depth_routes(service: DepthService, limits: Limits, access: Access) -> APIRo
 
 
 def _check_names(request: Request) -> None:
-    strange = [name for name in request.query_params if name not in PARAMETERS]
+    route: APIRoute = request.scope["route"]
+    known = [parameter.alias for parameter in route.dependant.query_params]
+    strange = [name for name in request.query_params if name not in known]
     if strange:
         raise RefusedError(
             400,
-            f"there is no parameter {strange[0]!r}; there are {', '.join(PARAMETERS)}",
+            f"there is no parameter {strange[0]!r}; there are {', '.join(known)}",
         )
 
 

@@ -22,7 +22,7 @@ from app.serving.options import Limits, Secrets, Serving
 from app.serving.service import DepthService
 from app.serving.shelf import Shelf
 from datamodules.errors import DataError
-from models.artefacts.engines import check_installed
+from models.artefacts.engines import check_engine
 from models.artefacts.form import Asked
 from models.artefacts.opening import open_model
 from models.opening_bank import open_bank, open_router
@@ -90,7 +90,7 @@ def open_shelf(source: Source, serving: Serving) -> Shelf:
     prediction = serving.prediction()
     choice = Choice(adapters=serving.adapters)
     if not has_several(source, choice):
-        check_installed(prediction.engine)
+        check_engine(prediction.engine)
         opened = open_model(source.model, Asked(source.network, source.base))
         return Shelf.of_network(computed(opened.for_pictures(), prediction), prediction)
     several = adapters_of(source, choice, prediction)

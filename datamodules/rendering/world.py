@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.errors import DataError
+from datamodules.extras import check_installed
 from datamodules.rendering.materials import Colour, Material, table
 from datamodules.rendering.meshes import Mesh, joined
 
@@ -62,22 +62,18 @@ class Traced:
     """A world that rays can be cast into.
 
     Raises:
-        DataError: Without the package that does it.
+        ExtraError: Without the package that does it.
     """
 
     def __init__(self, world: World) -> None:
-        try:
-            from embreex.mesh_construction import (  # type: ignore[import-untyped]
-                TriangleMesh,
-            )
-            from embreex.rtcore_scene import (  # type: ignore[import-untyped]
-                EmbreeScene,
-            )
-        except ImportError as error:
-            raise DataError(
-                "worlds are rendered by embreex, which is not installed; "
-                'pip install "lava-depth[worlds]"'
-            ) from error
+        check_installed("rendering worlds", "worlds", "embreex")
+        from embreex.mesh_construction import (  # type: ignore[import-untyped]
+            TriangleMesh,
+        )
+        from embreex.rtcore_scene import (  # type: ignore[import-untyped]
+            EmbreeScene,
+        )
+
         meshes = [mesh for mesh, _ in world.things]
         whole = joined(meshes)
         counts = [len(mesh.faces) for mesh in meshes]

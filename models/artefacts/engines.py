@@ -10,22 +10,21 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+from datamodules.extras import check_installed
 from datamodules.files.whole import write_json
 from datamodules.sizes import InputSize, fixed
 from models.artefacts import Engine
 from models.artefacts.form import ExportOptions, Opened, Reopened, save, smooth
 from models.artefacts.onnx import FORM
-from models.artefacts.programs import OnnxNetwork, Runner
+from models.artefacts.programs import PACKAGES, OnnxNetwork, Runner
 from models.artefacts.published.identity import ONNX_FILE
 from models.errors import ExportError
 from models.networks.interface import DepthPredictor
 
-PACKAGES: dict[Runner, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
 NEEDS = ("onnx", "onnxscript")
 TOLERANCE = 1e-3
 """Of torch's range, the largest difference with which an engine is used: a tenth of a
@@ -47,8 +46,9 @@ def with_engine(
         say: Told of what takes a minute.
 
     Raises:
-        ExportError: If a package is missing, the network is one that the engine cannot
-            have, or its depth differs from torch's.
+        ExtraError: If a package is missing.
+        ExportError: If the network is one that the engine cannot have, or its depth
+            differs from torch's.
     """
     given = opened.network
     if isinstance(given, OnnxNetwork):
@@ -60,7 +60,7 @@ def with_engine(
         return opened if engine == "onnx" else _with(opened, path, engine, given, size)
     if engine == "torch":
         return opened
-    check_installed(engine)
+    check_engine(engine)
     network = opened.merged()
     sha256 = opened.fingerprint
     folder = cache() / "engines" / f"{sha256}-torch-{torch.__version__}"
@@ -74,19 +74,14 @@ def with_engine(
     return found
 
 
-def check_installed(engine: Engine | None) -> None:
+def check_engine(engine: Engine | None) -> None:
     """Refuse an engine that is not there.
 
     Raises:
-        ExportError: Saying what to install.
+        ExtraError: Saying what to install.
     """
-    if engine is None or engine == "torch":
-        return
-    wanted = (PACKAGES[engine], *NEEDS)
-    if missing := [name for name in wanted if find_spec(name) is None]:
-        raise ExportError(
-            f"--engine {engine} needs {', '.join(missing)}; pip install -e '.[engines]'"
-        )
+    if engine is not None and engine != "torch":
+        check_installed(f"--engine {engine}", "engines", PACKAGES[engine], *NEEDS)
 
 
 def cache() -> Path:

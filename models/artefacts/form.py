@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -10,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from datamodules.extras import check_installed
 from datamodules.files.whole import whole_folder
 from datamodules.sizes import InputSize
 from models.artefacts.opened import Opened as Opened
@@ -107,15 +107,11 @@ def save(form: Form[M], opened: M, folder: Path, options: ExportOptions) -> floa
         The largest relative difference on the probes.
 
     Raises:
-        ExportError: If a package is missing, the folder is taken, the form cannot hold
-            the network, or the difference is above the form's tolerance.
+        ExtraError: If a package is missing.
+        ExportError: If the folder is taken, the form cannot hold the network, or the
+            difference is above the form's tolerance.
     """
-    missing = [name for name in form.needs if find_spec(name) is None]
-    if missing:
-        raise ExportError(
-            f"the {form.name} export needs {', '.join(missing)}; "
-            "pip install -e '.[export]'"
-        )
+    check_installed(f"the {form.name} export", "export", *form.needs)
     if options.half and form.allowed(options) == form.tolerance:
         raise ExportError("half precision is an option of the onnx export alone")
     check_free(folder)

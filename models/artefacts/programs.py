@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.extras import check_installed
 from datamodules.sizes import Shrink
 from models.artefacts.files import KEY, read_json
 from models.artefacts.published.identity import CONFIG_FILE, stored_size
@@ -20,6 +21,7 @@ from models.networks.interface import DepthPredictor
 from models.networks.presets import Unit
 
 Runner = Literal["onnx", "openvino"]
+PACKAGES: dict[Runner, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,16 @@ class OnnxNetwork(DepthPredictor):
         runner: What runs it.
 
     Raises:
+        ExtraError: If what runs it is not installed.
         NetworkError: If it cannot be run, or does not say what it is.
     """
 
     def __init__(self, path: Path, runner: Runner = "onnx") -> None:
         super().__init__()
         self.runner = runner
+        check_installed(str(path), "engines", PACKAGES[runner])
         try:
             self.program = RUNNERS[runner](path)
-        except ModuleNotFoundError as error:
-            raise NetworkError(
-                f"{path} needs {error.name}; pip install -e '.[engines]'"
-            ) from None
         except Exception as error:
             # The runtimes' errors have no common class but this.
             reason = str(error).strip().splitlines()[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from safetensors import SafetensorError
 
+from datamodules.extras import check_installed
 from models.networks.presets import NetworkError
 
 if TYPE_CHECKING:
@@ -155,12 +156,8 @@ def where(weights: str) -> tuple[str, str]:
 
 
 def _library() -> Any:
-    try:
-        return import_module("transformers")
-    except ModuleNotFoundError:
-        raise NetworkError(
-            "language models need transformers; pip install -e '.[language]'"
-        ) from None
+    check_installed("a language model", "language", "transformers")
+    return import_module("transformers")
 
 
 def _check_causal(weights: str, config: Any) -> None:

@@ -1,7 +1,6 @@
 """Write a depth map and its picture as a textured mesh that browsers show: .glb."""
 
 import io
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -19,16 +18,6 @@ MAX_TEXTURE_PX = 2048
 TEAR = 1.15
 """Where depth changes by this factor from one vertex to the next, there is an edge of
 something and no surface: a floor seen from 1.5 m changes by less up to 80 m."""
-
-
-def check_glb() -> None:
-    """Refuse to write any without the library.
-
-    Raises:
-        DataError: Saying what to install.
-    """
-    if find_spec("trimesh") is None:
-        raise DataError("the format glb needs trimesh; pip install -e '.[mesh]'")
 
 
 def write_glb(

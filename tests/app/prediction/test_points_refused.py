@@ -1,10 +1,9 @@
 """predict.py --points: what is wrong with points is one line, before anything runs."""
 
-import sys
-
 import numpy as np
 import pytest
 
+from datamodules import extras
 from tests.app.prediction.known import plain, predict, write_table
 
 TWO = "a.png,1,1,2\nb/c.jpg,1,1,2\n"
@@ -115,10 +114,10 @@ def test_maps__without_units_or_of_another_shape_are_refused(
 def test_without_scikit_learn__one_line_says_what_to_install(
     pictures, networks, capsys, monkeypatch
 ):
-    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     metric = networks / "metric"
     table = write_table(pictures, plain(pictures, metric))
     with pytest.raises(SystemExit):
         predict(pictures, metric, "--points", table)
-    assert "pip install -e '.[points]'" in capsys.readouterr().err
+    assert 'pip install "lava-depth[points]"' in capsys.readouterr().err
     predict(pictures, metric, "--points", table, "--points-fit", "median")

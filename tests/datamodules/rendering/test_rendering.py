@@ -1,11 +1,10 @@
 """Pictures of invented worlds: depth of known shapes, light, film, repetition."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from datamodules.errors import DataError
+from datamodules import extras
+from datamodules.extras import ExtraError
 from datamodules.rendering.film import Film, expose
 from datamodules.rendering.indoors import Pose
 from datamodules.rendering.light import render
@@ -179,6 +178,6 @@ def test_film__brings_any_light_to_a_middle_grey():
 
 
 def test_traced__without_embreex_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "embreex.mesh_construction", None)
-    with pytest.raises(DataError, match=r'pip install "lava-depth\[worlds\]"'):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(ExtraError, match=r'pip install "lava-depth\[worlds\]"'):
         Traced(world_of(box(1, 1, 1)))

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from app.prediction.command import main
+from datamodules import extras
+from datamodules.extras import ExtraError
 from models.artefacts import engines
 from models.artefacts.engines import with_engine
 from models.artefacts.form import smooth
@@ -96,6 +98,6 @@ def test_onnx_program__by_torch_is_refused(folder):
 
 
 def test_missing_package__is_one_line(folder, monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"needs onnxruntime, onnx.*\[engines\]"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(ExtraError, match=r"needs onnxruntime, onnx.*\[engines\]"):
         with_engine(open_model(str(folder / "model")), "onnx", SIZE)

@@ -13,6 +13,8 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file
 
+from datamodules import extras
+from datamodules.extras import ExtraError
 from models.adapters import Lava, adapt, merge
 from models.artefacts import form as forms
 from models.artefacts import form_named
@@ -193,8 +195,8 @@ def test_export__what_a_form_cannot_hold_is_refused(tmp_path):
 
 
 def test_export__missing_packages_are_named(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(forms, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"needs onnx, onnxruntime, onnxscript; pip"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(ExtraError, match=r"needs onnx, onnxruntime, onnxscript; pip"):
         save(network, tmp_path / "out", "onnx")
 
 
