@@ -22,6 +22,8 @@ COLORMAPS: dict[Colormap, int | None] = {
 }
 PIXELS_MAX = np.iinfo(np.uint16).max
 BAND_PIXELS = 1_000_000
+NEAR_M = 0.25
+"""Nearest depth that colours tell apart, at most."""
 
 
 def png_scale(max_depth: float) -> int:
@@ -121,11 +123,12 @@ def colour(
     """RGB (H, W, 3) of a depth map (H, W) in metres; unknown depth is black.
 
     The range is fixed, not each picture's own, so that pictures can be compared:
-    logarithmic from max_depth / 50 to max_depth, as depth errors are relative.
+    logarithmic, as depth errors are relative, from max_depth / 50, or `NEAR_M` where
+    that is nearer, to max_depth.
     """
     known = depth > 0
-    low = max_depth / 50
-    position = np.log(np.where(known, depth, max_depth) / low) / np.log(50)
+    low = min(max_depth / 50, NEAR_M)
+    position = np.log(np.where(known, depth, max_depth) / low) / np.log(max_depth / low)
     level = (255 * (1 - position.clip(0, 1))).astype(np.uint8)
     table = COLORMAPS[colormap]
     rgb: NDArray[np.uint8] = (

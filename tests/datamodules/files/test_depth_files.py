@@ -1,3 +1,5 @@
+import math
+
 import cv2
 import numpy as np
 import OpenEXR
@@ -120,3 +122,14 @@ def test_colour__unknown_is_black_and_range_is_fixed():
     assert picture[0, 0].tolist() == [0, 0, 0]
     alone = colour(DEPTH[1:, :1], 10.0)
     np.testing.assert_array_equal(alone[0, 0], picture[1, 0])
+
+
+@pytest.mark.parametrize(("max_depth", "nearest"), [(5.0, 0.1), (80.0, 0.25)])
+def test_colour__tells_a_hand_from_a_wall_at_any_range(max_depth, nearest):
+    grey = colour(
+        np.array([[nearest / 2, nearest, 2 * nearest, max_depth]], np.float32),
+        max_depth,
+        "gray",
+    )[0, :, 0].tolist()
+    expected = 255 * (1 - math.log(2) / math.log(max_depth / nearest))
+    assert grey == [255, 255, int(expected), 0]
