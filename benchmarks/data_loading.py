@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -72,8 +73,8 @@ def official(
 
     `metric_depth/dataset/transform.py` and `hypersim.py` of the repository at a561b84.
     """
-    image = frame.image / 255.0
-    depth = frame.depth
+    image: NDArray[Any] = frame.image / 255.0
+    depth: NDArray[Any] = frame.depth
     rows, cols = lower_bound(depth.shape, size, 14)
     image = cv2.resize(image, (cols, rows), interpolation=cv2.INTER_CUBIC)
     depth = cv2.resize(depth, (cols, rows), interpolation=cv2.INTER_NEAREST)
@@ -139,7 +140,7 @@ def texture(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8
 def depth_map(size: tuple[int, int], far: float, rng: np.random.Generator) -> Frame:
     """A frame with smooth depth up to `far` metres and holes."""
     small = rng.uniform(1, far, (6, 8)).astype(np.float32)
-    depth = cv2.resize(small, size[::-1])
+    depth = cv2.resize(small, size[::-1]).astype(np.float32)
     depth[rng.random(size) < 0.2] = 0
     return Frame(texture(size, rng), depth, "")
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from benchmarks.killing.cases import (
@@ -94,7 +95,7 @@ def cases(
             place = root / form
             yield (
                 f"exporting {form}",
-                lambda place=place, form=form: Exporting(place, checkpoint, form),
+                partial(Exporting, place, checkpoint, form),
                 share,
             )
 

@@ -8,6 +8,7 @@ too near or too far. delta1 over images with 95 % intervals. `auto` is the defau
 
 import argparse
 from dataclasses import replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from models.networks.interface import DepthPredictor
 SIZE = (126, 168)
 FAR_M = 20.0
 COUNTS = (1, 3, 10, 50)
-FITS = ("median", "auto", "least squares")
-FEWEST = {"median": 1, "auto": 1, "least squares": 2}
+Rule = Literal["median", "auto", "least squares"]
+FITS: tuple[Rule, ...] = get_args(Rule)
+FEWEST: dict[Rule, int] = {"median": 1, "auto": 1, "least squares": 2}
 
 
 @torch.no_grad()
@@ -40,7 +42,7 @@ def predicted(
     return found
 
 
-def fitted(p: np.ndarray, t: np.ndarray, fit: str) -> Calibration:
+def fitted(p: np.ndarray, t: np.ndarray, fit: Rule) -> Calibration:
     if fit == "least squares":
         scale, shift = np.polyfit(p, t, 1)
         return Calibration("scale_shift", scale, shift, len(p), 0.0, 0)
@@ -54,7 +56,7 @@ def delta1(depth: np.ndarray, truth: np.ndarray) -> float:
 
 
 def cell(
-    pairs: list[tuple[np.ndarray, np.ndarray]], fit: str, count: int, outliers: float
+    pairs: list[tuple[np.ndarray, np.ndarray]], fit: Rule, count: int, outliers: float
 ) -> str:
     """delta1 of all images after a fit to `count` points of each."""
     if count < FEWEST[fit]:
@@ -83,7 +85,7 @@ def main() -> None:
     torch.set_num_threads(1)
     camera = replace(ROOM_CAMERA, fov_deg=tuple(asked.fov))
     frames = SyntheticFrames("rooms", "test", asked.images, SIZE, camera=camera)
-    network = open_model("models/weights/tiny_rooms").merged().eval()
+    network: Any = open_model("models/weights/tiny_rooms").merged().eval()
     pairs = predicted(network, frames)
     plain = np.mean([delta1(depth, truth) for depth, truth in pairs])
     print(f"{asked.images} images, delta1 as predicted {plain:.3f}\n")

@@ -19,6 +19,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import transformers
@@ -42,7 +43,9 @@ def llama(hidden: int, layers: int) -> nn.Module:
         num_attention_heads=8,
     )
     torch.manual_seed(0)
-    return transformers.AutoModelForCausalLM.from_config(config).train()
+    auto: Any = transformers.AutoModelForCausalLM
+    model: nn.Module = auto.from_config(config).train()
+    return model
 
 
 def forward_of(network: nn.Module, ids: Tensor) -> Callable[[], Tensor]:
@@ -79,8 +82,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12, help="beside 2 dropped")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for key, value in machine("peft", "transformers", on_cuda=False).items():
-        print(f"{key}: {value}")
+    for key, told in machine("peft", "transformers", on_cuda=False).items():
+        print(f"{key}: {told}")
     base = llama(options.hidden, options.layers)
     wanted = re.compile("|".join(targets_of(base)))
     names = [name for name, _ in base.named_modules() if wanted.search(name)]
@@ -90,7 +93,8 @@ def main() -> None:
         for name in ("frozen", "lora", "lava", "dora", "peft-lora", "peft-dora")
     }
     # The floor goes backward as far as the others: to the first layer's input.
-    embeddings = networks["frozen"].get_input_embeddings()
+    frozen: Any = networks["frozen"]
+    embeddings = frozen.get_input_embeddings()
     embeddings.weight = nn.Parameter(embeddings.weight.detach().clone())
     forwards = {name: forward_of(net, ids) for name, net in networks.items()}
     held = {

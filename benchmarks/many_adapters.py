@@ -255,7 +255,7 @@ def called(way: Way, mode: str, network: DepthNetwork, x: Tensor) -> Callable[[]
         # The class token lies beneath all blocks; another network's is its own.
         bottom.requires_grad_()
         y = way(x)
-        y.backward(torch.ones_like(y))
+        torch.autograd.backward(y, torch.ones_like(y))
         bottom.grad = None
         bottom.requires_grad_(False)
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -68,7 +69,7 @@ def ledger_alone(count: int) -> None:
                 grown = resident_mib() - memory
                 print(f"{number:7d} noted: {1e6 * each:5.1f} us each, {grown:+.1f} MiB")
                 began = time.perf_counter()
-        parts = {
+        parts: dict[str, Callable[[], object]] = {
             "read at the start (journal)": lambda: Ledger(folder, HEADER).done(
                 ("png",)
             ),

@@ -42,6 +42,7 @@ from benchmarks.optimising.memory import count
 from benchmarks.optimising.report import costs, losses, memory
 from benchmarks.optimising.training import N_TRAIN, TASK, Run, train
 from benchmarks.stopwatch import machine, write_json
+from datamodules.base import Split
 
 Part = Literal["loss", "cost", "memory"]
 Results = dict[Run, dict[str, Any]]
@@ -97,11 +98,15 @@ def finish_runs(
     results = read_runs(folder)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=quiet) as executor:
-        lengths = {"train": settings.pool, "val": settings.n_val}
+        lengths: dict[Split, int] = {
+            "train": settings.pool,
+            "val": settings.n_val,
+            "test": settings.n_test,
+        }
         frames = store(
             out / "frames",
             TASK,
-            lengths | {"test": settings.n_test},
+            lengths,
             settings.image_size,
             executor,
         )

@@ -134,4 +134,5 @@ def network_case(
         and not is_never_trained(depth, name)
     ]
     x = torch.randn(options.batch, 3, *options.size, device=options.device)
-    return Case(name, network, layers, x, depth.pretrained.cls_token, whole=True)
+    bottom = depth.pretrained.get_parameter("cls_token")
+    return Case(name, network, layers, x, bottom, whole=True)

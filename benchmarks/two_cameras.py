@@ -145,7 +145,7 @@ def main() -> None:
     for name, word in WORDS.items():
         any_, canonical = (np.array([r[name] for r in found[mode]]) for mode in MODES)
         cells = [
-            plus_minus(estimate(values))
+            plus_minus(estimate(values.tolist()))
             for values in (any_, canonical, canonical - any_)
         ]
         print(f"| {name} ({word}) | {' | '.join(cells)} |")

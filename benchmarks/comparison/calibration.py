@@ -43,8 +43,9 @@ def calibrate(module: DepthModule, data: TaskData) -> tuple[float, float]:
     d, log_g = np.concatenate(predicted), np.log(np.concatenate(truth))
 
     def residual(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        fitted: NDArray[np.float64] = np.log(np.maximum(x[0] * d + x[1], MIN_DEPTH_M))
-        return fitted - log_g
+        fitted = np.maximum(x[0] * d + x[1], MIN_DEPTH_M)
+        errors: NDArray[np.float64] = np.log(fitted) - log_g
+        return errors
 
     start = np.array([np.exp(log_g.mean() - np.log(d).mean()), 0.0])
     scale, shift = least_squares(residual, start).x

@@ -147,7 +147,8 @@ def run(cell: Cell, settings: Settings, frames: Path) -> dict[str, Any]:
     }
     if cell.method == "calibrated":
         scale, shift = calibrate(module, data)
-        module.network = Calibrated(module.network, scale, shift)
+        fitted: Any = Calibrated(module.network, scale, shift)
+        module.network = fitted
         result |= {"trained": 2, "scale": scale, "shift": shift}
     elif method.trained:
         weights = [p for p in module.parameters() if p.requires_grad]

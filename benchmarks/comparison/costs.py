@@ -15,8 +15,8 @@ from benchmarks.comparison.tasks import TASKS
 from benchmarks.step_runner import held_storages
 from benchmarks.stopwatch import measure
 from models.adapters import AdapterConfig, orthogonality
-from models.depth_module import Optimisation
 from models.losses import silog
+from models.optimisation import Optimisation
 
 FLOOR = "frozen"
 MIB = 2**20
@@ -95,7 +95,7 @@ def contestant(
     module, _ = build(cell, settings, CONTESTANTS[method], task)
     if name == FLOOR:
         module.network.requires_grad_(False)
-        module.network.pretrained.cls_token.requires_grad_()
+        module.network.get_parameter("pretrained.cls_token").requires_grad_()
     return module.network, module.record.adapter
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,7 +189,8 @@ def save_frames(
 ) -> None:
     """Write what `StoredFrames` reads, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path, array in zip(_paths(folder, name), (images, depths), strict=True):
+    arrays: tuple[NDArray[Any], ...] = (images, depths)
+    for path, array in zip(_paths(folder, name), arrays, strict=True):
         part = path.with_suffix(".part")
         with part.open("wb") as file:
             np.save(file, array)

@@ -31,8 +31,8 @@ NEEDED = {
     ),
     "exporting": (*PREDICTING, "transformers", "onnx", "onnxruntime", "onnxscript"),
 }
-DATA = {"domain": "streets", "n_train": 8, "n_val": 4, "n_test": 1}
-DATA |= {"image_size": [28, 42], "batch_size": 2, "num_workers": 0}  # type: ignore[dict-item]
+DATA: dict[str, Any] = {"domain": "streets", "n_train": 8, "n_val": 4, "n_test": 1}
+DATA |= {"image_size": [28, 42], "batch_size": 2, "num_workers": 0}
 PICTURES = 60
 
 

@@ -41,9 +41,10 @@ def galore(groups: Groups) -> Optimizer:
     from galore_torch import GaLoreAdamW
 
     options = {"rank": GALORE_RANK, "update_proj_gap": 200, "scale": 0.25}
-    made = []
+    made: list[dict[str, Any]] = []
     for group in groups:
-        matrices, rest = [], []
+        matrices: list[Any] = []
+        rest: list[Any] = []
         for name, parameter in group["params"]:
             large = parameter.ndim == 2 and min(parameter.shape) > GALORE_RANK
             (matrices if large else rest).append((name, parameter))

@@ -40,14 +40,15 @@ def measure_costs(
         made = DepthAnythingModule(
             TASK.max_depth, settings.image_size, settings.size, weights=settings.weights
         )
-        network: Any = trained_whole(made.network)
+        plain: Any = made.network
+        network: Any = trained_whole(plain)
         make: Any = CONTESTANTS[name].make
         optimisation = Optimisation(head_lr=LR, optimizer=make)
         optimizer, _ = optimisation.make(network, settings.steps)
 
         def passing(network: Any = network, optimizer: Any = optimizer) -> None:
             optimizer.zero_grad()
-            silog(network(image), target, target > 0, 0.85).backward()
+            torch.autograd.backward(silog(network(image), target, target > 0, 0.85))
 
         steps[name] = (passing, optimizer.step)
         passing()

@@ -34,7 +34,7 @@ class Alive(TorchDispatchMode):
     """Counts the bytes of storages that are alive, and the most there were."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self.known: weakref.WeakSet[Any] = weakref.WeakSet()
 

@@ -58,7 +58,7 @@ def train(run: Run, settings: Settings, frames: Path) -> dict[str, Any]:
         adapter=None,
         optimisation=Optimisation(head_lr=run.lr, optimizer=make),
     )
-    watch = Watch(settings, noise=False)
+    watch = Watch(settings.steps, settings.noise_batches, noise=False)
     trainer = Trainer(
         accelerator=settings.accelerator,
         devices=1,
