@@ -40,6 +40,10 @@ from datamodules.base import Split
 from models.networks.presets import Size
 
 Results = dict[Cell, dict[str, Any]]
+OF_PHOTOGRAPHS = (
+    "Rates are chosen by training scenes that are not trained on, or by the last fifth "
+    "of a single one; what was forgotten is read off the other place's test scenes."
+)
 COST_ROUNDS, QUICK_COST_ROUNDS = 12, 1
 QUICK_SETTINGS = Settings(
     image_size=(42, 56),
@@ -155,9 +159,21 @@ def costs_of(
 
 
 def preamble(
-    settings: Settings, results: Results, where: dict[str, Any], workers: int
+    plan: Plan,
+    settings: Settings,
+    results: Results,
+    where: dict[str, Any],
+    workers: int,
 ) -> list[str]:
     """What was compared, where and with what; the runs' own times, added up."""
+    sizes = [TASKS[task].image_size or settings.image_size for task in plan.tasks]
+    shapes = " and ".join(dict.fromkeys(f"{rows}x{cols}" for rows, cols in sizes))
+    frames = (
+        OF_PHOTOGRAPHS
+        if plan.tasks == PHOTOS.tasks
+        else f"{settings.n_test} test frames, {settings.n_source} of the rooms that "
+        "the base was pretrained on."
+    )
     hours = sum(result["seconds"] for result in results.values()) / 3600
     total = next(iter(results.values()))["total"]
     return [
@@ -166,9 +182,7 @@ def preamble(
         f"{where['torch']}, {len(results)} runs of one thread each, {hours:.1f} "
         f"core-hours ({60 * hours / workers:.0f} minutes with {workers} at once).",
         f"Base: {settings.weights}, {total:,} parameters. {settings.steps} steps of "
-        f"{settings.batch_size} frames at {settings.image_size[0]}x"
-        f"{settings.image_size[1]} px, {settings.n_test} test frames, "
-        f"{settings.n_source} of the rooms that the base was pretrained on. Intervals "
+        f"{settings.batch_size} frames at {shapes} px. {frames} Intervals "
         "are over seeds; that the test frames are a sample too is not in them.",
     ]
 
@@ -228,7 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
     measured = "costs" in options.parts
     costs = costs_of(plan, settings, out, rounds) if measured else {}
     where = machine(on_cuda=settings.accelerator != "cpu")
-    head = preamble(settings, results, where, workers)
+    head = preamble(plan, settings, results, where, workers)
     plots = draw(plan, results, out)
     head += [f"![{title}]({path.name})" for title, path in plots.items()]
     report = out / "report.md"

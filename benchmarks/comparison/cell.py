@@ -194,7 +194,7 @@ def build(
     config, lr = method.config, cell.lr or 0.0
     rates = Optimisation(adapter_lr=lr, head_lr=LAST_CONV_LR)
     if config is None or isinstance(config, TrainFully):
-        rates = Optimisation(head_lr=lr)
+        rates = Optimisation(head_lr=lr, optimizer=method.optimizer)
     if isinstance(config, LowRankConfig):
         if cell.rank is not None:
             config = at_rank(config, settings.size, cell.rank)

@@ -2,11 +2,14 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import AdamW, Optimizer
 
 from models.adapters import (
     AdapterConfig,
@@ -25,6 +28,7 @@ from models.adapters.methods.lava import LavaAdapter
 from models.adapters.methods.low_rank import LowRankConfig
 from models.networks import DepthNetwork, NetworkSpec
 from models.networks.presets import Size
+from models.optimisers import Flora
 
 TARGETS = DepthNetwork(NetworkSpec("tiny", max_depth=1.0)).adapter_targets
 """Of any size."""
@@ -44,6 +48,7 @@ class Method:
     """False: nothing is trained by gradient, and there is no rate to choose."""
     restart: Callable[[nn.Module], None] | None = None
     """Another initialisation, put in place of the method's own."""
+    optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW
 
     @property
     def has_rank(self) -> bool:
@@ -89,6 +94,9 @@ METHODS: dict[str, Method] = {
     "lava_offdiag": Method("Lava, orthogonal offdiag", Lava(orthogonal="offdiag")),
     "lava_none": Method("Lava, orthogonal none", Lava(orthogonal="none")),
     "full": Method("full fine-tuning", None),
+    "full_flora": Method(
+        "full fine-tuning by Flora, rank 16", None, optimizer=partial(Flora, rank=16)
+    ),
 }
 """The rows of the main table."""
 

@@ -213,7 +213,7 @@ PHOTOS = Plan(
     methods=(
         *("unadapted", "calibrated", "last_conv", "head", "lora_encoder", "lora"),
         *("lora_orthogonal", "dora", "tucker_1", "svdiff", "lava", "lava_none"),
-        "full",
+        *("full", "full_flora"),
     ),
     variants=(),
     frames=(24, 104),
