@@ -1,8 +1,8 @@
-"""The README's picture: a synthetic room, its depth and its point cloud.
+"""The README's picture: a rendered world, its depth and its point cloud.
 
     python -m benchmarks.readme_picture docs/predict.png
 
-Everything as a user would do it: `predict.py` with the packaged tiny network, its
+Everything as a user would do it: `predict.py` with the packaged `tiny-worlds`, its
 colour picture and its `.ply`, seen from a little above and to the side.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.prediction.command import main as predict
-from datamodules.synthetic import SyntheticFrames
+from datamodules.worlds import WorldFrames
 
-ROWS, COLS, INDEX = 252, 336, 3
+ROWS, COLS, INDEX, SEED = 252, 336, 0, 7
 
 
 def rendered(cloud: NDArray[np.void], focal_px: float) -> NDArray[np.uint8]:
@@ -56,19 +56,17 @@ def rendered(cloud: NDArray[np.void], focal_px: float) -> NDArray[np.uint8]:
 
 def main() -> None:
     """Write the picture."""
-    frame = SyntheticFrames("rooms", "test", INDEX + 1, (ROWS, COLS), 0, None, False)[
-        INDEX
-    ]
+    frame = WorldFrames("test", INDEX + 1, [(ROWS, COLS)], SEED)[INDEX]
     assert frame.intrinsics is not None
     focal_px = float(frame.intrinsics[0, 0])
     with tempfile.TemporaryDirectory() as scratch:
-        photo, out = Path(scratch) / "room.png", Path(scratch) / "out"
+        photo, out = Path(scratch) / "world.png", Path(scratch) / "out"
         cv2.imwrite(str(photo), frame.image[..., ::-1])
-        command = [str(photo), "--model", "tiny-rooms", "--output", str(out)]
-        command += ["--size", f"{COLS // 2}x{ROWS // 2}", "--fx", f"{focal_px:.2f}"]
+        command = [str(photo), "--model", "tiny-worlds", "--output", str(out)]
+        command += ["--fx", f"{focal_px:.2f}"]
         predict([*command, "--formats", "color", "ply", "--accelerator", "cpu"])
-        depth = cv2.imread(str(out / "room.png.color.png"))
-        _, _, body = (out / "room.png.ply").read_bytes().partition(b"end_header\n")
+        depth = cv2.imread(str(out / "world.png.color.png"))
+        _, _, body = (out / "world.png.ply").read_bytes().partition(b"end_header\n")
     fields = [(axis, "<f4") for axis in "xyz"]
     fields += [(name, "u1") for name in ("red", "green", "blue")]
     cloud = rendered(np.frombuffer(body, fields), focal_px)

@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.comparison.cell import Settings
 from benchmarks.comparison.photographs import store_photographs
 from benchmarks.comparison.plan import GRID, PHOTOS, QUICK, Contest
 from benchmarks.comparison.reporting.scale import scale, scale_figure
 from benchmarks.comparison.runs import Runs
 from benchmarks.comparison.tasks import StoredFrames, TaskData, task_named
+from benchmarks.mixed_photographs import WAYS, Given, report, scored
 
 FRAMES = [
     *(("outdoors", "drive", "train") for _ in range(10)),
@@ -93,3 +95,16 @@ def test_scale__table_and_figure_of_its_runs():
         "photos_indoors, 8",
     ]
     assert scale(plan, Runs({})) == ""
+
+
+def test_mixed__each_way_is_scored_in_each_place(photos, tmp_path):
+    stored = tmp_path / "stored"
+    store_photographs(stored, photos, (42, 56))
+    settings = Settings("mini", "tiny-worlds", batch_size=1, steps=1)
+    given = Given(stored, 2, tmp_path)
+    found = {way: [scored(way, 0, 1e-2, "test", settings, given)] * 2 for way in WAYS}
+    places = {"photos_outdoors", "photos_indoors"}
+    assert set(found["apart"][0]) == set(found["one"][0]) == places
+    assert set(found["bank"][0]) == {*places, "routed"}
+    rows = [line.split(" | ")[0] for line in report(found).splitlines()[2:]]
+    assert rows == [f"| {way}" for way in WAYS]
