@@ -58,7 +58,7 @@ TARGETS = (
     Task("rooms_camera", "rooms", LOW_WIDE_DARK),
 )
 PHOTOS = (
-    Task("photos_outdoors", "streets", None, "photos_indoors", 80.0, (84, 280)),
+    Task("photos_outdoors", "streets", None, "photos_indoors", 80.0, (98, 322)),
     Task("photos_indoors", "rooms", None, "photos_outdoors", 80.0, (98, 126)),
 )
 """Real frames of two places, stored by `photographs.py`; each is the other's source."""

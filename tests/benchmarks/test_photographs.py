@@ -58,7 +58,7 @@ def test_photographs__rates_are_chosen_by_scenes_of_training(photos, tmp_path):
     task = task_named("photos_outdoors")
     data = TaskData(stored, task, (42, 56), 2, 4, seed=0)
     data.setup("fit")
-    assert next(iter(data.train_dataloader()))["image"].shape == (2, 3, 84, 280)
+    assert next(iter(data.train_dataloader()))["image"].shape == (2, 3, 98, 322)
     assert task_named(task.source).name == "photos_indoors"
 
 
