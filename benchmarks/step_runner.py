@@ -177,6 +177,7 @@ def compare(what: str, ours: list[Tensor], truth: list[Tensor], allowed: float) 
         )
 
 
+@torch.no_grad()
 def relative_error(got: list[Tensor], want: list[Tensor]) -> float:
     """|a - b| / |b| of all numbers together."""
     pairs = [(g.float(), w.float()) for g, w in zip(got, want, strict=True)]
