@@ -10,7 +10,6 @@ def quiet() -> None:
         ".*does not have many workers.*",
         "LightningCLI's args parameter is intended.*",
         ".*LeafSpec.*is deprecated.*",
-        "LightningCLI's args parameter is intended.*",
         ".*could not find the monitored key in the returned metrics.*",
         "You are using a custom batch sampler.*",
         ".*Checkpoint directory .* exists and is not empty.*",
