@@ -169,6 +169,7 @@ def run(cell: Cell, settings: Settings, frames: Path) -> dict[str, Any]:
         source = task_data(cell, settings, frames, task_named(task.source))
         result["source"] = score(trainer, module, source)["delta1"]
         module.scoring = Scoring(align="median")
+        result["test_scaled"] = score(trainer, module, data)["delta1"]
         result["source_scaled"] = score(trainer, module, source)["delta1"]
     return result | {"seconds": round(time.perf_counter() - started, 1)}
 

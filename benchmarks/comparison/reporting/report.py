@@ -1,8 +1,9 @@
 """The Markdown report of a comparison, from its runs alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from benchmarks.comparison.cell import SCORED
 from benchmarks.comparison.methods import CONTESTANTS, METHODS
@@ -68,7 +69,8 @@ def make_report(
     runs = Runs(results)
     sections = [
         *preamble,
-        overview(plan, runs),
+        overview(plan, runs, "delta1 of every method", tested("delta1")),
+        overview(plan, runs, "Median-scaled delta1", reader("test_scaled")),
         questions(plan, runs),
         *(
             setting(plan, runs, task, n, share)
@@ -87,8 +89,8 @@ def make_report(
     return "\n\n".join(one for one in sections if one) + "\n"
 
 
-def overview(plan: Plan, runs: Runs) -> str:
-    """delta1 of every method in every setting."""
+def overview(plan: Plan, runs: Runs, title: str, read: Callable[[Any], float]) -> str:
+    """One score of every method in every setting."""
     columns = [
         (f"{task}, {n}", Group(task, "", n, plan.shares[0]))
         for task in plan.tasks
@@ -112,7 +114,7 @@ def overview(plan: Plan, runs: Runs) -> str:
             if group is None or (i >= first and not has_rank(method)):
                 cells.append("")
                 continue
-            found = estimate(runs.values(group, tested("delta1")))
+            found = estimate(runs.values(group, read))
             cells.append(plus_minus(found))
             if i < first:
                 means.append(found.mean)
@@ -121,7 +123,7 @@ def overview(plan: Plan, runs: Runs) -> str:
     if not rows:
         return ""
     return section(
-        "delta1 of every method",
+        title,
         f"Means over {plan.seeds} seeds and the half-width of their 95 % interval; "
         f"adapters at {percent(plan.shares[0])} trainable unless the column says "
         "otherwise. `mean` is that of the columns at that share.",
@@ -195,6 +197,7 @@ def setting(plan: Plan, runs: Runs, task: str, n: int, share: float) -> str:
                     plus_minus(estimate(runs.values(group, tested(name))))
                     for name in SCORED
                 ),
+                plus_minus(estimate(runs.values(group, reader("test_scaled")))),
                 plus_minus(gap, sign=True),
                 *(
                     plus_minus(estimate(runs.values(group, reader(name))))
@@ -205,7 +208,7 @@ def setting(plan: Plan, runs: Runs, task: str, n: int, share: float) -> str:
     if not rows:
         return ""
     for row, p in zip(rows, holm(p_values), strict=True):
-        row.insert(8, p_text(p))
+        row.insert(9, p_text(p))
     return section(
         f"{task}, {n} frames, {percent(share)}",
         table(
@@ -215,10 +218,11 @@ def setting(plan: Plan, runs: Runs, task: str, n: int, share: float) -> str:
                 "part",
                 "rate",
                 *SCORED,
+                "median-scaled",
                 "delta1 - LoRA's",
                 "p",
                 f"delta1 on {TASKS[task].source}",
-                "median-scaled",
+                "that median-scaled",
             ],
             rows,
         ),
