@@ -224,7 +224,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     plan = QUICK if options.quick else PHOTOS if options.photos else Plan()
     if options.quick and options.photos:
-        plan = replace(plan, tasks=PHOTOS.tasks, ablated_task=PHOTOS.ablated_task)
+        task = PHOTOS.ablated_task
+        plan = replace(plan, tasks=PHOTOS.tasks, ablated_task=task, scaled_task=task)
     settings = QUICK_SETTINGS if options.quick else Settings(steps=options.steps)
     settings = replace(
         settings,

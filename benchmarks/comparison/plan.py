@@ -48,6 +48,7 @@ class Plan:
     ranks: Sequence[int] = (1, 4, 8, 32)
     rank_seeds: int = 3
     """Of the ranks, and of the real frames."""
+    scaled_task: str = "streets"
     scaled: Sequence[str] = ("head", "lora", "dora", "lava")
     """Methods that are tried at larger ranks and with more steps."""
     scaled_ranks: Sequence[int] = (8, 16)
@@ -76,8 +77,7 @@ class Plan:
             ]
         if "scale" in parts:
             found += [
-                Contest(task, method, self.scaled_ranks[0])
-                for task in self.tasks
+                Contest(self.scaled_task, method, self.scaled_ranks[0])
                 for method in self.scaled
                 if has_rank(method)
             ]
@@ -192,19 +192,19 @@ class Plan:
 
     def _scale(self, rates: Rates) -> list[Cell]:
         """Larger ranks and more steps, with few frames and with many."""
+        task = self.scaled_task
         cells = []
-        for task in self.tasks:
-            for method in self.scaled:
-                ranks = self.scaled_ranks if has_rank(method) else (None,)
-                first = self.scaled_ranks[0] if has_rank(method) else None
-                lr = rates[Contest(task, method, first)]
-                cells += [
-                    Cell(task, method, n, seed, lr, rank=rank, steps=steps)
-                    for rank in ranks
-                    for steps in self.scaled_steps
-                    for n in (min(self.frames), self.tuned_at)
-                    for seed in range(self.rank_seeds)
-                ]
+        for method in self.scaled:
+            ranks = self.scaled_ranks if has_rank(method) else (None,)
+            first = self.scaled_ranks[0] if has_rank(method) else None
+            lr = rates[Contest(task, method, first)]
+            cells += [
+                Cell(task, method, n, seed, lr, rank=rank, steps=steps)
+                for rank in ranks
+                for steps in self.scaled_steps
+                for n in (min(self.frames), self.tuned_at)
+                for seed in range(self.rank_seeds)
+            ]
         return cells
 
 
@@ -220,6 +220,7 @@ PHOTOS = Plan(
     tuned_at=104,
     shares=(0.015,),
     ablated_task="photos_outdoors",
+    scaled_task="photos_outdoors",
 )
 """Of photographs, from a base that saw none."""
 QUICK = Plan(

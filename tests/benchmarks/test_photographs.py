@@ -72,28 +72,26 @@ def test_plan__every_run_has_a_file_of_its_own():
     names = [cell.file_name for cell in cells]
     assert len(names) == len({*names})
     long = [cell for cell in cells if cell.steps == 400]
-    # Three with two ranks and the head, two places, two numbers of frames, three seeds.
-    assert len(long) == (3 * 2 + 1) * 2 * 2 * 3
+    # Three with two ranks and the head, two numbers of frames, three seeds.
+    assert len(long) == (3 * 2 + 1) * 2 * 3
     assert {cell.rank for cell in long} == {None, 8, 16}
-    assert Contest("photos_indoors", "lava", 8) in PHOTOS.contests(parts)
+    assert Contest("photos_outdoors", "lava", 8) in PHOTOS.contests(parts)
 
 
 def test_scale__table_and_figure_of_its_runs():
-    plan = replace(QUICK, tasks=PHOTOS.tasks, scaled=("lora", "lava"))
+    plan = replace(QUICK, scaled_task="photos_outdoors", frames=(4, 8))
     cells = plan.scored(rates(plan, ("scale",)), ("scale",))
     results = {
         cell: {"test": {"delta1": cell.steps / 100 + cell.seed / 1000}}
         for cell in cells
     }
     text = scale(plan, Runs(results))
-    assert "photos_indoors, 8 frames, 4 steps" in text
+    assert "on photos_outdoors" in text
+    assert "| 8 frames, 4 steps |" in text
     row = next(line for line in text.splitlines() if line.startswith("| Lava"))
     assert row.count("0.041 ± 0.006") == row.count("0.081 ± 0.006") == 2
     figure = scale_figure(plan, Runs(results))
-    assert [axis.get_title() for axis in figure.axes] == [
-        "photos_outdoors, 8",
-        "photos_indoors, 8",
-    ]
+    assert [axis.get_title() for axis in figure.axes] == ["4 frames", "8 frames"]
     assert scale(plan, Runs({})) == ""
 
 

@@ -14,40 +14,35 @@ AXES_IN = (3.4, 3.2)
 
 def scale(plan: Plan, runs: Runs) -> str:
     """delta1 by rank, steps and frames."""
-    columns = [
-        (task, n, steps)
-        for task in plan.tasks
-        for n in frames(plan)
-        for steps in plan.scaled_steps
-    ]
+    columns = [(n, steps) for n in frames(plan) for steps in plan.scaled_steps]
     rows = []
     for method, rank in contestants(plan):
-        cells = [found(runs, method, rank, *column) for column in columns]
+        cells = [found(plan, runs, method, rank, *column) for column in columns]
         if any(cells):
             name = METHODS[method].title + ("" if rank is None else f", rank {rank}")
             rows.append([name, *("" if c is None else plus_minus(c) for c in cells)])
     if not rows:
         return ""
-    heads = [f"{task}, {n} frames, {steps} steps" for task, n, steps in columns]
+    heads = [f"{n} frames, {steps} steps" for n, steps in columns]
     return section(
         "Larger ranks, more steps",
-        f"delta1, means over {plan.rank_seeds} seeds; rates chosen at rank "
-        f"{plan.scaled_ranks[0]} and {plan.scaled_steps[0]} steps, and kept.",
+        f"delta1 on {plan.scaled_task}, means over {plan.rank_seeds} seeds; rates "
+        f"chosen at rank {plan.scaled_ranks[0]} and {plan.scaled_steps[0]} steps, and kept.",
         table(["", *heads], rows),
     )
 
 
 def scale_figure(plan: Plan, runs: Runs) -> Figure:
-    """A panel for each task and number of frames: delta1 against steps."""
-    panels = [(task, n) for task in plan.tasks for n in frames(plan)]
+    """A panel for each number of frames: delta1 against steps."""
+    panels = frames(plan)
     figure = Figure((AXES_IN[0] * len(panels), AXES_IN[1]), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (task, n) in zip(axes, panels, strict=True):
+    for axis, n in zip(axes, panels, strict=True):
         for number, (method, rank) in enumerate(contestants(plan)):
             points = [
                 (steps, value)
                 for steps in plan.scaled_steps
-                if (value := found(runs, method, rank, task, n, steps)) is not None
+                if (value := found(plan, runs, method, rank, n, steps)) is not None
             ]
             if points:
                 axis.errorbar(
@@ -60,7 +55,7 @@ def scale_figure(plan: Plan, runs: Runs) -> Figure:
                     color=f"C{plan.scaled.index(method)}",
                     alpha=1 - 0.1 * (number % 2),
                 )
-        axis.set(xscale="log", xlabel="steps", ylabel="delta1", title=f"{task}, {n}")
+        axis.set(xscale="log", xlabel="steps", ylabel="delta1", title=f"{n} frames")
     axes[-1].legend(fontsize="x-small")
     return figure
 
@@ -79,10 +74,10 @@ def frames(plan: Plan) -> list[int]:
 
 
 def found(
-    runs: Runs, method: str, rank: int | None, task: str, n: int, steps: int
+    plan: Plan, runs: Runs, method: str, rank: int | None, n: int, steps: int
 ) -> Estimate | None:
     """delta1 of a group of runs; None without any."""
-    group = Group(task, method, n, rank=rank, steps=steps)
+    group = Group(plan.scaled_task, method, n, rank=rank, steps=steps)
     if group not in runs.groups:
         return None
     return estimate(runs.values(group, tested("delta1")))
