@@ -26,8 +26,8 @@ def scale(plan: Plan, runs: Runs) -> str:
     heads = [f"{n} frames, {steps} steps" for n, steps in columns]
     return section(
         "Larger ranks, more steps",
-        f"delta1 on {plan.scaled_task}, means over {plan.rank_seeds} seeds; rates "
-        f"chosen at rank {plan.scaled_ranks[0]} and {plan.scaled_steps[0]} steps, and kept.",
+        f"delta1 on {plan.scaled_task}, means over {plan.rank_seeds} seeds; rates are "
+        f"those of rank {plan.scaled_ranks[0]} and {plan.scaled_steps[0]} steps.",
         table(["", *heads], rows),
     )
 
