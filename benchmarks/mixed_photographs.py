@@ -20,14 +20,15 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from tqdm import tqdm
 
-from benchmarks.comparison.cell import LAST_CONV_LR, Settings, quiet
-from benchmarks.comparison.methods import METHODS, at_budget
+from benchmarks.comparison.cell import Cell, Settings, build, quiet, silent_trainer
+from benchmarks.comparison.methods import METHODS
 from benchmarks.comparison.plan import best_rate
 from benchmarks.comparison.reporting.markdown import plus_minus, table
 from benchmarks.comparison.reporting.statistics import difference, estimate
+from benchmarks.comparison.runs import mean
 from benchmarks.comparison.tasks import PHOTOS, Task, TaskData
 from benchmarks.stopwatch import machine, write_json
 from datamodules import MixedDataModule
@@ -35,14 +36,10 @@ from datamodules.base import DepthDataModule, Split
 from datamodules.batch import Frame, Frames
 from datamodules.transforms import Augment
 from models import DepthAnythingModule, MixedModule
-from models.adapters import AdapterConfig
-from models.adapters.methods.low_rank import LowRankConfig
 from models.depth_module import DepthModule
-from models.networks import DepthNetwork, NetworkSpec
-from models.optimisation import Optimisation
 
 CROP = (84, 112)
-SHARE = 0.015
+LAVA, SHARE = "lava", 0.015
 RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 TUNING_SEED = 1000
 WAYS = ("apart", "bank", "one")
@@ -110,62 +107,33 @@ def trained(
         for task in PHOTOS
     }
     seed_everything(seed, verbose=False)
-    config = adapter(settings)
 
-    def module(max_depth: float, image_size: tuple[int, int]) -> DepthAnythingModule:
-        return DepthAnythingModule(
-            max_depth,
-            image_size,
-            settings.size,
-            weights=settings.weights,
-            adapter=config,
-            optimisation=Optimisation(adapter_lr=lr, head_lr=LAST_CONV_LR),
-        )
+    def module(data: Cropped, *_: object) -> DepthAnythingModule:
+        cell = Cell(data.task.name, LAVA, given.n_train, seed, lr, SHARE)
+        return build(cell, settings, METHODS[LAVA], data.task)[0]
 
-    fit = partial(_fit, settings.steps)
+    def fit(module: DepthModule, data: DepthDataModule) -> Trainer:
+        trainer = silent_trainer(settings, settings.steps, settings.steps)
+        trainer.fit(module, datamodule=data)
+        return trainer
+
     if way == "apart":
-        modules = [module(d.max_depth, d.image_size) for d in places.values()]
+        modules = [module(data) for data in places.values()]
         pairs = [*zip(modules, places.values(), strict=True)]
         return [(fit(module, data), module, data) for module, data in pairs]
     if way == "one":
         both = OneForBoth([*places.values()], settings)
-        single = module(both.max_depth, both.image_size)
+        single = module(both)
         trainer = fit(single, both)
         return [(trainer, single, data) for data in places.values()]
     bank = MixedModule(
         {name: data.max_depth for name, data in places.items()},
         {name: data.image_size for name, data in places.items()},
-        dict.fromkeys(places, module),
+        {name: partial(module, data) for name, data in places.items()},
     )
     size = settings.batch_size * len(places)
     mixed = MixedDataModule(dict(places), dict.fromkeys(places, 1.0), size)
     return [(fit(bank, mixed), bank, mixed)]
-
-
-def adapter(settings: Settings) -> AdapterConfig:
-    """LAVA at the budget."""
-    config = METHODS["lava"].config
-    assert isinstance(config, LowRankConfig)
-    network = DepthNetwork(NetworkSpec(settings.size, max_depth=1.0))
-    total = sum(tensor.numel() for tensor in network.state_dict().values())
-    return at_budget(config, settings.size, int(SHARE * total))
-
-
-def _fit(steps: int, module: LightningModule, data: DepthDataModule) -> Trainer:
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        val_check_interval=steps,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        deterministic=True,
-    )
-    trainer.fit(module, datamodule=data)
-    return trainer
 
 
 def scored(
@@ -219,10 +187,11 @@ def main(arguments: list[str] | None = None) -> None:
     best: dict[str, float] = {}
     for way in tqdm(WAYS, "choosing rates", disable=None):
         tried = {
-            lr: _mean(finished(way, TUNING_SEED, lr, "val", settings, given))
-            for lr in RATES
+            lr: finished(way, TUNING_SEED, lr, "val", settings, given) for lr in RATES
         }
-        best[way] = best_rate(tried)
+        best[way] = best_rate(
+            {lr: mean(s[task.name] for task in PHOTOS) for lr, s in tried.items()}
+        )
     found: dict[str, list[Scores]] = {way: [] for way in WAYS}
     for seed, way in tqdm([*product(range(asked.seeds), WAYS)], disable=None):
         found[way].append(finished(way, seed, best[way], "test", settings, given))
@@ -242,14 +211,9 @@ def report(found: Mapping[str, Sequence[Scores]]) -> str:
         ]
         cells += ["" if way == WAYS[0] else plus_minus(g, sign=True) for g in gaps]
         routed = [run["routed"] for run in runs if "routed" in run]
-        rows.append([way, *cells, f"{sum(routed) / len(routed):.3f}" if routed else ""])
+        rows.append([way, *cells, f"{mean(routed):.3f}" if routed else ""])
     heads = ["", *names, *(f"{name} - {WAYS[0]}'s" for name in names), "routed"]
     return table(heads, rows)
-
-
-def _mean(scores: Scores) -> float:
-    places = [scores[task.name] for task in PHOTOS]
-    return sum(places) / len(places)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -126,20 +127,8 @@ def run(cell: Cell, settings: Settings, frames: Path) -> dict[str, Any]:
     module, before = build(cell, settings, method, task)
     steps = cell.steps or settings.steps
     watch = Watch(steps, settings.noise_batches, noise=not cell.tuning)
-    trainer = Trainer(
-        accelerator=settings.accelerator,
-        devices=1,
-        max_steps=steps,
-        val_check_interval=steps // (1 if cell.tuning else 2),
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        deterministic=settings.accelerator == "cpu",
-        callbacks=[watch],
-    )
+    validated = 1 if cell.tuning else 2
+    trainer = silent_trainer(settings, steps, steps // validated, [watch])
     result: dict[str, Any] = {
         "cell": asdict(cell),
         "total": sum(tensor.numel() for tensor in before.values()),
@@ -172,6 +161,26 @@ def run(cell: Cell, settings: Settings, frames: Path) -> dict[str, Any]:
         result["test_scaled"] = score(trainer, module, data)["delta1"]
         result["source_scaled"] = score(trainer, module, source)["delta1"]
     return result | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def silent_trainer(
+    settings: Settings, steps: int, val_every: int, callbacks: Sequence[Callback] = ()
+) -> Trainer:
+    """A trainer of so many steps that writes and prints nothing."""
+    return Trainer(
+        accelerator=settings.accelerator,
+        devices=1,
+        max_steps=steps,
+        val_check_interval=val_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        deterministic=settings.accelerator == "cpu",
+        callbacks=[*callbacks],
+    )
 
 
 def build(

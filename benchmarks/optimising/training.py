@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from benchmarks.comparison.cell import Settings, Watch, score
+from benchmarks.comparison.cell import Settings, Watch, score, silent_trainer
 from benchmarks.comparison.tasks import TASKS, TaskData
 from benchmarks.optimising.contestants import CONTESTANTS
 from models import DepthAnythingModule
@@ -59,19 +59,7 @@ def train(run: Run, settings: Settings, frames: Path) -> dict[str, Any]:
         optimisation=Optimisation(head_lr=run.lr, optimizer=make),
     )
     watch = Watch(settings.steps, settings.noise_batches, noise=False)
-    trainer = Trainer(
-        accelerator=settings.accelerator,
-        devices=1,
-        max_steps=settings.steps,
-        val_check_interval=settings.steps,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[watch],
-    )
+    trainer = silent_trainer(settings, settings.steps, settings.steps, [watch])
     trainer.fit(module, datamodule=data)
     result = {
         "run": asdict(run),
