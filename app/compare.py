@@ -139,18 +139,22 @@ def compared(first: Rows, second: Rows, by: Unit) -> tuple[dict[str, Difference]
             for run in (first, second)
         )
         change = two - one
-        half = float("nan")
-        if len(change) > 1:
-            error = stats.sem(change)
-            half = float(error * stats.t.ppf((1 + CONFIDENCE) / 2, len(change) - 1))
         rows[name] = Difference(
             float(one.mean()),
             float(two.mean()),
             float(change.mean()),
-            half,
+            half_width(change),
             float((change > 0).mean()),
         )
     return rows, len(one)
+
+
+def half_width(values: NDArray[np.float64]) -> float:
+    """Half of the interval of the mean of values (n,), by Student's t; NaN of one."""
+    if len(values) < 2:
+        return float("nan")
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    return float(quantile * stats.sem(values))
 
 
 def _units(

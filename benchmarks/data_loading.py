@@ -36,6 +36,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.io import savemat
 
+from benchmarks.pictures import texture
 from benchmarks.stopwatch import machine, write_json
 from datamodules import KITTIDataModule, NYUDataModule
 from datamodules.batch import IMAGENET_MEAN, IMAGENET_STD, Frame, Frames
@@ -128,13 +129,6 @@ def measure(name: str, frames: Frames, rounds: int) -> Row:
         ratio=statistics.median((d + t) / (d + o) for d, o, t in rounds_of),
         transform_ratio=statistics.median(t / o for _, o, t in rounds_of),
     )
-
-
-def texture(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A smooth picture with noise (H, W, 3)."""
-    small = rng.uniform(0, 255, (12, 16, 3)).astype(np.float32)
-    smooth = cv2.resize(small, size[::-1], interpolation=cv2.INTER_CUBIC)
-    return (smooth + rng.normal(0, 6, smooth.shape)).clip(0, 255).astype(np.uint8)
 
 
 def depth_map(size: tuple[int, int], far: float, rng: np.random.Generator) -> Frame:

@@ -10,7 +10,6 @@ the resident memory of the main process.
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,19 +22,13 @@ import numpy as np
 import torch
 
 from app.prediction.ledger import Ledger
-from benchmarks.stopwatch import machine
+from benchmarks.stopwatch import machine, memory_mib
 from models.artefacts.merged import save_network
 from models.networks import DepthNetwork, NetworkSpec
 
 REPO = Path(__file__).parents[1]
 ROWS = 20
 HEADER = {"model": "m", "max_depth": 10.0, "png_units_per_metre": 1000}
-
-
-def resident_mib(process: int | str = "self") -> float:
-    status = Path(f"/proc/{process}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+)", status)
-    return int(found[1]) / 1024 if found else 0.0
 
 
 def ledger_alone(count: int) -> None:
@@ -47,7 +40,7 @@ def ledger_alone(count: int) -> None:
         for name in names:
             (folder / f"{name}.depth.png").touch()
         ledger, step = Ledger(folder, HEADER), count // 5
-        began, memory = time.perf_counter(), resident_mib()
+        began, memory = time.perf_counter(), memory_mib("VmRSS")
         for number, name in enumerate(names, 1):
             ledger.note(
                 name,
@@ -66,7 +59,7 @@ def ledger_alone(count: int) -> None:
             )
             if number % step == 0:
                 each = (time.perf_counter() - began) / step
-                grown = resident_mib() - memory
+                grown = memory_mib("VmRSS") - memory
                 print(f"{number:7d} noted: {1e6 * each:5.1f} us each, {grown:+.1f} MiB")
                 began = time.perf_counter()
         parts: dict[str, Callable[[], object]] = {
@@ -77,9 +70,9 @@ def ledger_alone(count: int) -> None:
             "read at the start (folded)": lambda: Ledger(folder, HEADER).done(("png",)),
         }
         for what, part in parts.items():
-            began, memory = time.perf_counter(), resident_mib()
+            began, memory = time.perf_counter(), memory_mib("VmRSS")
             part()
-            took, grown = time.perf_counter() - began, resident_mib() - memory
+            took, grown = time.perf_counter() - began, memory_mib("VmRSS") - memory
             print(f"{what}: {took:.2f} s, {grown:+.1f} MiB", flush=True)
 
 
@@ -129,7 +122,7 @@ def watch(process: subprocess.Popen[bytes], out: Path, count: int) -> None:
         if done >= (row + 1) * count / ROWS:
             now = time.perf_counter()
             ms = 1e3 * (now - since) / max(done - before, 1)
-            memory = resident_mib(process.pid)
+            memory = memory_mib("VmRSS", process.pid)
             print(f"{done:7d} done: {ms:6.2f} ms each, {memory:.0f} MiB", flush=True)
             since, before, row = now, done, row + 1
 

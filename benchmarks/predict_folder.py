@@ -19,12 +19,12 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 
+from benchmarks.pictures import write_folder
 from benchmarks.stopwatch import machine, write_json
 from models.artefacts import form_named
 from models.artefacts.form import ExportOptions, Opened, save
@@ -59,18 +59,6 @@ class Row:
     images_per_s: float
     """Of the rest of the folder."""
     peak_mib: float
-
-
-def write_folder(folder: Path, count: int) -> None:
-    """JPEGs of mixed sizes, smooth with noise."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    for i in range(count):
-        rows, cols = SIZES[i % len(SIZES)]
-        small = rng.uniform(0, 255, (12, 16, 3)).astype(np.float32)
-        smooth = cv2.resize(small, (cols, rows), interpolation=cv2.INTER_CUBIC)
-        noisy = smooth + rng.normal(0, 6, smooth.shape)
-        cv2.imwrite(str(folder / f"{i:04d}.jpg"), noisy.clip(0, 255).astype(np.uint8))
 
 
 def timed(command: list[str]) -> tuple[float, float]:
@@ -118,7 +106,7 @@ def main() -> None:
             opened = Opened(network, None, (rows, cols), "random")
             save(form_named(form), opened, root / form, ExportOptions((rows, cols)))
         for name, count in (("one", 1), ("many", options.images + 1)):
-            write_folder(root / name, count)
+            write_folder(root / name, islice(cycle(SIZES), count))
         for engine in options.engines:
             # Its program is made once, and is no part of what a run takes.
             warm = [sys.executable, "predict.py", str(root / "one"), "--formats", "npy"]

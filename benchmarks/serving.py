@@ -26,36 +26,17 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 
-from benchmarks.stopwatch import machine, write_json
+from benchmarks.pictures import write_folder
+from benchmarks.stopwatch import machine, memory_mib, write_json
 from models.artefacts.merged import save_network
 from models.networks import DepthNetwork, NetworkSpec
 
 REPO = Path(__file__).parents[1]
 CLIENTS = 16
+SIZE = (480, 640)
 STAGE = re.compile(r'lava_stage_seconds_(sum|count)\{stage="network"\} ([\d.e+-]+)')
-
-
-def write_folder(folder: Path, count: int) -> None:
-    """JPEGs of 640x480, smooth with noise."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    for i in range(count):
-        small = rng.uniform(0, 255, (12, 16, 3)).astype(np.float32)
-        smooth = cv2.resize(small, (640, 480), interpolation=cv2.INTER_CUBIC)
-        noisy = smooth + rng.normal(0, 6, smooth.shape)
-        cv2.imwrite(str(folder / f"{i:04d}.jpg"), noisy.clip(0, 255).astype(np.uint8))
-
-
-def peak_mib(process: subprocess.Popen[str]) -> float:
-    """Largest resident size of a running process so far."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) / 1024
 
 
 def predicted(
@@ -74,7 +55,7 @@ def predicted(
     ) as process:
         while process.poll() is None:
             try:
-                peak = max(peak, peak_mib(process))
+                peak = max(peak, memory_mib("VmHWM", process.pid))
             except (OSError, AssertionError):
                 break
             time.sleep(0.05)
@@ -164,8 +145,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         save_network(network, root / "model")
-        write_folder(root / "one", 1)
-        write_folder(root / "many", asked.images + 1)
+        write_folder(root / "one", [SIZE])
+        write_folder(root / "many", [SIZE] * (asked.images + 1))
         paths = sorted((root / "many").iterdir())[: asked.images]
         pictures = [path.read_bytes() for path in paths]
         options = ["--model", str(root / "model"), "--size", asked.size]
@@ -179,7 +160,7 @@ def main() -> None:
                 seconds, own = one_client(port, pictures[:20])
                 ratios.append(statistics.quantiles(seconds, n=20)[-1] / own)
                 rates["service"].append(many_clients(port, pictures))
-                peaks["service"].append(peak_mib(process))
+                peaks["service"].append(memory_mib("VmHWM", process.pid))
             print(rates, peaks, ratios, flush=True)
     rate = {who: statistics.median(found) for who, found in rates.items()}
     peak_of = {who: statistics.median(found) for who, found in peaks.items()}

@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+
+from datamodules.files.whole import whole_file
 
 MIN_MEASURED_S = 0.01
 """Shorter steps are repeated within a measurement until it lasts this long."""
@@ -106,7 +108,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def memory_mib(
+    what: Literal["VmRSS", "VmHWM"], process: int | Literal["self"] = "self"
+) -> float:
+    """Resident size of a process, now or at its largest; 0 once it has ended."""
+    status = Path(f"/proc/{process}/status").read_text()
+    found = re.search(rf"{what}:\s+(\d+) kB", status)
+    return int(found[1]) / 1024 if found else 0.0
+
+
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=1, default=str) + "\n")
-    part.replace(path)
+    """Write a whole file; what JSON has no form of, such as a path, as its text."""
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1, default=str) + "\n")

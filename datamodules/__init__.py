@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from datamodules.nyu import NYUDataModule
     from datamodules.objects import ObjectsDataModule
     from datamodules.synthetic import SyntheticDataModule
+    from datamodules.worlds import WorldsDataModule
 
 __all__ = [
     "CommonsenseDataModule",

@@ -11,6 +11,7 @@ from datamodules.files.lists.field_lists import (
     PROBED,
     PrefixProbe,
     choose_root,
+    list_paths,
     read_truth,
 )
 from datamodules.files.pairs import Pair, PairFrames, check_files
@@ -95,14 +96,9 @@ class KITTIDataModule(DepthDataModule):
         self.root = Path(root).expanduser()
         self.raw_root = Path(raw_root).expanduser() if raw_root else None
         self.depth_root = Path(depth_root).expanduser() if depth_root else None
-        self.lists = {
-            "train": Path(train_list).expanduser()
-            if train_list
-            else self.root / TRAIN_LIST,
-            "test": Path(test_list).expanduser()
-            if test_list
-            else self.root / TEST_LIST,
-        }
+        self.lists = list_paths(
+            self.root, train_list, test_list, (TRAIN_LIST, TEST_LIST)
+        )
         self.eval_protocol = eval_protocol
 
     @property

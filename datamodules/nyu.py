@@ -11,7 +11,7 @@ from datamodules.batch import Frames
 from datamodules.errors import DataError
 from datamodules.files.download import fetch
 from datamodules.files.hdf5 import H5Frames, MatFrames, read_split
-from datamodules.files.lists.field_lists import choose_root, read_truth
+from datamodules.files.lists.field_lists import choose_root, list_paths, read_truth
 from datamodules.files.pairs import Pair, PairFrames, check_files
 from datamodules.loading import OnError
 from datamodules.protocols import NYU_EIGEN, Protocol, WindowName
@@ -112,14 +112,9 @@ class NYUDataModule(DepthDataModule):
                 f"{', '.join(get_args(Layout))}"
             )
         self.root, self.layout = Path(root).expanduser(), layout
-        self.lists = {
-            "train": Path(train_list).expanduser()
-            if train_list
-            else self.root / TRAIN_LIST,
-            "test": Path(test_list).expanduser()
-            if test_list
-            else self.root / TEST_LIST,
-        }
+        self.lists = list_paths(
+            self.root, train_list, test_list, (TRAIN_LIST, TEST_LIST)
+        )
         self.roots = {
             "train": Path(train_root).expanduser() if train_root else None,
             "test": Path(test_root).expanduser() if test_root else None,

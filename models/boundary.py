@@ -1,13 +1,12 @@
 """Boundary F1: whether predicted edges of depth lie where the truth's do."""
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import Tensor
 
 from datamodules.errors import DataError
+from models.depth_metrics import WideMetric
 from models.metrics import WIDE
 
 RATIOS = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
@@ -83,7 +82,7 @@ def _steps(depth: Tensor, target: Tensor, valid: Tensor) -> list[tuple[Tensor, T
     return found
 
 
-class BoundaryF1(Metric):
+class BoundaryF1(WideMetric):
     """Mean over images of `boundary_f1`; those without an edge are counted apart."""
 
     full_state_update = False
@@ -99,12 +98,6 @@ class BoundaryF1(Metric):
         self.add_state("total", torch.zeros((), dtype=WIDE), dist_reduce_fx="sum")
         for name in ("images", "without_edges", "known", "neighbours"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-
-    def _apply(
-        self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
-    ) -> nn.Module:
-        """As torchmetrics has it, but `module.to(dtype)` does not narrow the sum."""
-        return super()._apply(lambda state: fn(state).to(state.dtype), exclude_state)
 
     def update(self, depth: Tensor, target: Tensor, valid: Tensor) -> None:
         """Add images; shapes and units as in `boundary_f1`.

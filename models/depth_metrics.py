@@ -10,7 +10,17 @@ from datamodules.protocols import KITTI_SILOG, Silog
 from models.metrics import METRICS, WIDE, per_image
 
 
-class DepthMetrics(Metric):
+class WideMetric(Metric):
+    """A metric whose states keep their dtype."""
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
+    ) -> nn.Module:
+        """As torchmetrics has it, but `module.to(dtype)` does not narrow a sum."""
+        return super()._apply(lambda state: fn(state).to(state.dtype), exclude_state)
+
+
+class DepthMetrics(WideMetric):
     """Mean over images of each image's metrics, the field's convention.
 
     A mean over the pixels of all images gives other numbers wherever images have
@@ -30,12 +40,6 @@ class DepthMetrics(Metric):
         self.add_state("sums", zeros, dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("empty", torch.tensor(0), dist_reduce_fx="sum")
-
-    def _apply(
-        self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
-    ) -> nn.Module:
-        """As torchmetrics has it, but `module.to(dtype)` does not narrow the sums."""
-        return super()._apply(lambda state: fn(state).to(state.dtype), exclude_state)
 
     def update(
         self,

@@ -34,7 +34,13 @@ def met(depth: Tensor, batch: DepthBatch, protocol: Protocol, align: Align) -> T
 
 
 def rows_of(depth: Tensor, batch: DepthBatch, protocol: Protocol) -> list[Row]:
-    """Scores of each image of a batch; those without a valid pixel are left out."""
+    """Scores of each image of a batch; those without a valid pixel are left out.
+
+    Args:
+        depth: (B, 1, H, W) metres, as large as the truth.
+        batch: With the truth.
+        protocol: Whose SILog is taken.
+    """
     valid = batch["valid"]
     scores = per_image(depth, batch["depth"], valid, protocol.silog).tolist()
     counted = valid.flatten(1).any(1).tolist()

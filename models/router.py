@@ -63,7 +63,7 @@ class Router(nn.Module):
         return logits
 
     def loss(self, pooled: Tensor, names: Sequence[str]) -> Tensor:
-        """Mean cross entropy of examples whose adapters are known."""
+        """Mean cross entropy of pooled features (B, D) whose adapters are known."""
         return F.cross_entropy(self(pooled), self.targets(names, pooled))
 
     def targets(self, names: Sequence[str], like: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Router(nn.Module):
 
     @torch.no_grad()
     def choices(self, pooled: Tensor) -> list[Choice]:
-        """The adapter of each picture, and how sure that is."""
+        """The adapter of each of pooled features (B, D), and how sure that is."""
         sure, places = self(pooled).softmax(1).max(1)
         return [
             Choice(self.names[place], confidence)

@@ -148,6 +148,9 @@ class Prediction:
         Args:
             own: That the model is for, if that is known.
             patch_px: Of the network.
+
+        Raises:
+            DataError: If `--size` is no whole number of patches, or less than one.
         """
         asked = self._asked_size()
         if asked is None:
@@ -172,7 +175,11 @@ class Prediction:
         return int(found[2]), int(found[1])
 
     def scale(self, max_depth: float) -> int:
-        """Units per metre of 16-bit PNGs."""
+        """Units per metre of 16-bit PNGs.
+
+        Raises:
+            DataError: If depths up to `max_depth` metres do not fit them.
+        """
         if self.depth_scale == "auto":
             return png_scale(max_depth)
         scale = int(self.depth_scale)

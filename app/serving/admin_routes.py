@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from app.serving.access import Access
-from app.serving.body import Gone, Part, read_form, read_small
+from app.serving.body import Gone, Limit, Part, read_form, read_small
 from app.serving.options import Limits
 from app.serving.refusals import RefusedError, late
 from app.serving.shelf import Shelf, Shelved
@@ -26,7 +26,9 @@ PAIRS = (
     ("adapter_config.json", "adapter_model.safetensors"),
 )
 """What an adapter folder of ours, and one of PEFT's, consists of."""
-JSON_BYTES = 10_000
+WANTED = 'send {"folder": NAME} as JSON, or the two files as a form'
+NAMED = Limit(10_000, WANTED)
+"""Of a body that names a folder."""
 
 
 def admin_routes(
@@ -53,7 +55,7 @@ def admin_routes(
             async with asyncio.timeout(limits.deadline):
                 found = await _loaded(request, name, shelf, folder, limits)
         except TimeoutError:
-            raise late(limits.deadline) from None
+            raise late(limits.deadline, "adapter") from None
         except Gone:
             raise RefusedError(400, "the upload was not complete") from None
         return JSONResponse(said(found))
@@ -71,10 +73,17 @@ async def _loaded(
 ) -> Shelved:
     kind = request.headers.get("content-type", "")
     if kind.startswith("application/json"):
-        content = await read_small(request, JSON_BYTES)
+        content = await read_small(request, NAMED)
         opened = partial(_open_below, folder, _folder_name(content))
     else:
-        parts = await read_form(request, limits.max_adapter_bytes)
+        parts = await read_form(
+            request,
+            Limit(
+                limits.max_adapter_bytes,
+                "send a smaller adapter, or start the service with a larger "
+                "--max-adapter-mb",
+            ),
+        )
         opened = partial(_open_upload, list(parts.values()))
     # Reading and checking takes a while, in which others are answered.
     return await asyncio.to_thread(lambda: shelf.put(name, opened()))
@@ -86,9 +95,7 @@ def _folder_name(content: bytes) -> str:
     except ValueError:
         said = None
     if not isinstance(said, dict) or not isinstance(said.get("folder"), str):
-        raise RefusedError(
-            400, 'send {"folder": NAME} as JSON, or the two files as a form'
-        )
+        raise RefusedError(400, WANTED)
     return str(said["folder"])
 
 

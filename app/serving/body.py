@@ -24,6 +24,16 @@ FILES = 4
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How much of a body is taken."""
+
+    length: int
+    """In bytes."""
+    remedy: str
+    """What to do about a longer one."""
+
+
+@dataclass(frozen=True)
 class Part:
     """A file that was sent."""
 
@@ -35,7 +45,7 @@ class Gone(Exception):  # noqa: N818 - nobody is left to tell of an error
     """The client has hung up."""
 
 
-async def read_picture(request: Request, max_bytes: int) -> Part:
+async def read_picture(request: Request, limit: Limit) -> Part:
     """The one picture of a request: its raw body, or the only file of a form.
 
     Raises:
@@ -44,7 +54,7 @@ async def read_picture(request: Request, max_bytes: int) -> Part:
     """
     kind = _kind(request)
     if kind == "multipart/form-data":
-        files = list((await read_form(request, max_bytes)).values())
+        files = list((await read_form(request, limit)).values())
         if len(files) != 1:
             raise RefusedError(
                 400, f"the form has {len(files)} files; send one picture"
@@ -52,7 +62,7 @@ async def read_picture(request: Request, max_bytes: int) -> Part:
         found = files[0]
     elif not kind or kind.startswith(RAW):
         raw = bytearray()
-        async for chunk in _stream(request, max_bytes):
+        async for chunk in _stream(request, limit):
             raw += chunk
         found = Part("the picture", bytes(raw))
     else:
@@ -67,7 +77,7 @@ async def read_picture(request: Request, max_bytes: int) -> Part:
     return found
 
 
-async def read_form(request: Request, max_bytes: int) -> dict[str, Part]:
+async def read_form(request: Request, limit: Limit) -> dict[str, Part]:
     """The files of a multipart form, by the name of their field.
 
     Raises:
@@ -78,7 +88,7 @@ async def read_form(request: Request, max_bytes: int) -> dict[str, Part]:
         raise RefusedError(
             415, f"{_kind(request) or 'no type'} is no multipart/form-data; send one"
         )
-    stream = _stream(request, max_bytes)
+    stream = _stream(request, limit)
     parser = MultiPartParser(
         request.headers, stream, max_files=FILES, max_fields=FILES, max_part_size=2**16
     )
@@ -97,14 +107,14 @@ async def read_form(request: Request, max_bytes: int) -> dict[str, Part]:
         await form.close()
 
 
-async def read_small(request: Request, max_bytes: int) -> bytes:
+async def read_small(request: Request, limit: Limit) -> bytes:
     """A whole body of any type.
 
     Raises:
         RefusedError: 413 for too much.
         Gone: If the client hung up.
     """
-    return b"".join([chunk async for chunk in _stream(request, max_bytes)])
+    return b"".join([chunk async for chunk in _stream(request, limit)])
 
 
 async def unless_gone(request: Request, answer: Awaitable[R]) -> R:
@@ -133,27 +143,25 @@ def _kind(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _stream(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+async def _stream(request: Request, limit: Limit) -> AsyncGenerator[bytes, None]:
     """The body, no more of it than is allowed."""
     told = request.headers.get("content-length", "")
-    if told.isdecimal() and int(told) > max_bytes:
-        raise _too_long(max_bytes)
+    if told.isdecimal() and int(told) > limit.length:
+        raise _too_long(limit)
     length = 0
     try:
         async for chunk in request.stream():
             length += len(chunk)
-            if length > max_bytes:
-                raise _too_long(max_bytes)
+            if length > limit.length:
+                raise _too_long(limit)
             yield chunk
     except ClientDisconnect:
         raise Gone from None
 
 
-def _too_long(max_bytes: int) -> RefusedError:
+def _too_long(limit: Limit) -> RefusedError:
     return RefusedError(
-        413,
-        f"the body is longer than {max_bytes / 1e6:g} MB; send a smaller picture, or "
-        "start the service with a larger --max-mb",
+        413, f"the body is longer than {limit.length / 1e6:g} MB; {limit.remedy}"
     )
 
 

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from app.prediction.camera import Camera
 from app.prediction.options import Format
 from app.serving.access import Access
-from app.serving.body import Gone, read_picture, unless_gone
+from app.serving.body import Gone, Limit, read_picture, unless_gone
 from app.serving.options import Limits
 from app.serving.pictures import Answer, Wanted
 from app.serving.refusals import RefusedError, busy, late
@@ -31,6 +31,10 @@ HUNG_UP = 499
 def depth_routes(service: DepthService, limits: Limits, access: Access) -> APIRouter:
     """The route of requests for depth."""
     router = APIRouter()
+    longest = Limit(
+        limits.max_bytes,
+        "send a smaller picture, or start the service with a larger --max-mb",
+    )
     running = 0
 
     @router.post("/v1/depth", dependencies=[Depends(access.ask)])
@@ -60,14 +64,14 @@ def depth_routes(service: DepthService, limits: Limits, access: Access) -> APIRo
         try:
             async with asyncio.timeout_at(due):
                 began = time.monotonic()
-                part = await read_picture(request, limits.max_bytes)
+                part = await read_picture(request, longest)
                 service.metrics.taken("read")(time.monotonic() - began)
                 asked = replace(wanted, filename=part.name)
                 answer = await unless_gone(
                     request, service.depth(part.content, asked, due)
                 )
         except TimeoutError:
-            raise late(limits.deadline) from None
+            raise late(limits.deadline, "picture") from None
         except Gone:
             return Response(status_code=HUNG_UP)
         finally:

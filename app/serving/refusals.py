@@ -27,11 +27,11 @@ def busy(wait_s: float) -> RefusedError:
     )
 
 
-def late(deadline_s: float) -> RefusedError:
-    """Of a request whose time ran out while it was worked on."""
+def late(deadline_s: float, sent: str) -> RefusedError:
+    """Of a request whose time ran out while what was sent was worked on."""
     return RefusedError(
         504,
-        f"there is no answer after {deadline_s:g} s; send a smaller picture, or start "
+        f"there is no answer after {deadline_s:g} s; send a smaller {sent}, or start "
         "the service with a longer --deadline",
         retry_after_s=1.0,
     )

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from datamodules.errors import DataError
 from datamodules.files.depths.reading import read_stored
+from datamodules.files.images.decoding import IMAGE_SUFFIXES
 from datamodules.files.pictures import visible_files
 
 EXACT_FIRST = (".npy", ".npz", ".exr", ".pfm", ".tiff", ".tif", ".png")
 """Of two maps of one frame the first of these counts."""
-PICTURES = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
+PICTURES = re.compile(f"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})$", re.IGNORECASE)
 LEDGER = "predictions.json"
 SHOWN = 3
 

@@ -53,7 +53,8 @@ class Plan:
     """Methods that are tried at larger ranks and with more steps."""
     scaled_ranks: Sequence[int] = (8, 16)
     """Rates are chosen at the first, and with the comparison's own steps."""
-    scaled_steps: Sequence[int] = (80, 400)
+    scaled_steps: int = 400
+    """Beside the comparison's own; of `tuned_at` frames alone, for they take long."""
     real_methods: Sequence[str] = (
         "unadapted",
         "calibrated",
@@ -128,7 +129,7 @@ class Plan:
             cells += self._ablations(rates)
         if "scale" in parts:
             cells += self._scale(rates)
-        return cells
+        return [*dict.fromkeys(cells)]
 
     def real(self, rates: Rates, lengths: Mapping[str, int]) -> list[Cell]:
         """Runs on real frames, at the rates of the task with their range.
@@ -201,11 +202,21 @@ class Plan:
             cells += [
                 Cell(task, method, n, seed, lr, rank=rank, steps=steps)
                 for rank in ranks
-                for steps in self.scaled_steps
-                for n in (min(self.frames), self.tuned_at)
+                for n, steps in self.scaled_runs
                 for seed in range(self.rank_seeds)
             ]
         return cells
+
+    @property
+    def share_and_ranks(self) -> list[int | None]:
+        """Ranks that are compared; None is what the first share buys."""
+        return [None, *self.scaled_ranks]
+
+    @property
+    def scaled_runs(self) -> list[tuple[int, int | None]]:
+        """Frames and steps that larger ranks are tried with; None: the comparison's."""
+        few, many = min(self.frames), self.tuned_at
+        return [*dict.fromkeys([(few, None), (many, None), (many, self.scaled_steps)])]
 
 
 PHOTOS = Plan(
@@ -237,7 +248,7 @@ QUICK = Plan(
     rank_seeds=2,
     scaled=("lora", "lava"),
     scaled_ranks=(2,),
-    scaled_steps=(4, 8),
+    scaled_steps=8,
     real_methods=("unadapted", "lava"),
     real_rates_of="streets",
 )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datamodules.base import DepthDataModule, Split
 from datamodules.batch import DepthBatch, DepthItem, Frame, Frames
+from datamodules.files.whole import whole_file
 from datamodules.loading import collate
 from datamodules.protocols import Protocol, full
 from datamodules.raycasting.scenes import CameraRange, Domain
@@ -191,10 +192,8 @@ def save_frames(
     folder.mkdir(parents=True, exist_ok=True)
     arrays: tuple[NDArray[Any], ...] = (images, depths)
     for path, array in zip(_paths(folder, name), arrays, strict=True):
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
+        with whole_file(path) as part, part.open("wb") as file:
             np.save(file, array)
-        part.replace(path)
 
 
 def _render(

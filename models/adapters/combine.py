@@ -69,6 +69,10 @@ def weighted(network: nn.Module, parts: Sequence[tuple[Increments, float]]) -> L
     Returns:
         The configuration of the adapter that the network now has, a LoRA with a rank
         of its own in every layer.
+
+    Raises:
+        AdapterError: If no part has an adapted layer, or one has layers that the
+            network has not.
     """
     names = list(dict.fromkeys(name for part, _ in parts for name in part.layers))
     if not names:

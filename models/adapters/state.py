@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.adapters.base import AdapterConfig, AdapterError
 from models.adapters.methods import METHODS
@@ -22,32 +22,6 @@ def adapter_names(network: nn.Module, also: Iterable[str] = ()) -> list[str]:
     """
     wanted = trained_tensors(network).keys() | set(also)
     return [name for name in network.state_dict() if name in wanted]
-
-
-def load_tensors(
-    network: nn.Module, names: Iterable[str], tensors: Mapping[str, Tensor]
-) -> None:
-    """Fill in an adapter's tensors, all of them or none.
-
-    Args:
-        network: With adapters in place.
-        names: From `adapter_names`.
-        tensors: State-dict names and values.
-
-    Raises:
-        AdapterError: Naming what is missing, unexpected or misshapen.
-    """
-    state, wanted = network.state_dict(), set(names)
-    wrong = wanted ^ tensors.keys()
-    wrong |= {
-        name for name in wanted - wrong if state[name].shape != tensors[name].shape
-    }
-    if wrong:
-        raise AdapterError(
-            f"{len(wrong)} tensors are missing, unexpected or of another shape: "
-            f"{', '.join(sorted(wrong)[:3])}; use the adapter's own configuration"
-        )
-    network.load_state_dict(tensors, strict=False)
 
 
 def describe(config: AdapterConfig) -> dict[str, Any]:

@@ -15,7 +15,12 @@ from models.networks.presets import DESIGNS, Design, NetworkError, NetworkSpec, 
 
 
 def with_flip(network: nn.Module, image: Tensor) -> Tensor:
-    """The mean of a network's prediction and its mirrored prediction of the mirror."""
+    """The mean of a network's prediction and its mirrored prediction of the mirror.
+
+    Args:
+        network: Images (B, 3, H, W) to depths (B, 1, H, W).
+        image: (B, 3, H, W), normalised.
+    """
     depth: Tensor = (network(image) + network(image.flip(-1)).flip(-1)) / 2
     return depth
 
@@ -85,6 +90,9 @@ class DPTNetwork(Network):
         Returns:
             (B, 1, H, W) float32 in `unit`. Where the network finds the sky, that is
             put at the far end of the rest, but in training.
+
+        Raises:
+            NetworkError: If a side is no multiple of the patch.
         """
         height, width = image.shape[-2:]
         patch_px = self.patch_px
@@ -155,6 +163,9 @@ class DPTNetwork(Network):
         Args:
             depth: Metres, between 0 and the network's max_depth; the data set's
                 median depth is a good one.
+
+        Raises:
+            NetworkError: If it is not between the two, or the network is relative.
         """
         maximum = self.spec.max_depth
         if maximum is None or not 0 < depth < maximum:

@@ -72,26 +72,30 @@ def test_plan__every_run_has_a_file_of_its_own():
     names = [cell.file_name for cell in cells]
     assert len(names) == len({*names})
     long = [cell for cell in cells if cell.steps == 400]
-    # Three with two ranks and the head, two numbers of frames, three seeds.
-    assert len(long) == (3 * 2 + 1) * 2 * 3
+    # Three with two ranks and the head, three seeds.
+    assert len(long) == (3 * 2 + 1) * 3
+    assert {cell.n_train for cell in long} == {104}
     assert {cell.rank for cell in long} == {None, 8, 16}
     assert Contest("photos_outdoors", "lava", 8) in PHOTOS.contests(parts)
 
 
 def test_scale__table_and_figure_of_its_runs():
-    plan = replace(QUICK, scaled_task="photos_outdoors", frames=(4, 8))
+    plan = replace(QUICK, scaled_task="photos_outdoors", frames=(4, 8), scaled_steps=16)
     cells = plan.scored(rates(plan, ("scale",)), ("scale",))
     results = {
-        cell: {"test": {"delta1": cell.steps / 100 + cell.seed / 1000}}
+        cell: {
+            "test": {"delta1": (cell.steps or cell.n_train) / 100 + cell.seed / 1000}
+        }
         for cell in cells
     }
     text = scale(plan, Runs(results))
     assert "on photos_outdoors" in text
-    assert "| 8 frames, 4 steps |" in text
+    assert "| 4 frames | 8 frames | 8 frames, 16 steps |" in text
     row = next(line for line in text.splitlines() if line.startswith("| Lava"))
-    assert row.count("0.041 ± 0.006") == row.count("0.081 ± 0.006") == 2
-    figure = scale_figure(plan, Runs(results))
-    assert [axis.get_title() for axis in figure.axes] == ["4 frames", "8 frames"]
+    assert "rank 2 | 0.041 ± 0.006 | 0.081 ± 0.006 | 0.161 ± 0.006 |" in row
+    (axis,) = scale_figure(plan, Runs(results)).axes
+    ticks = [label.get_text() for label in axis.get_xticklabels()]
+    assert ticks == ["4 frames", "8 frames", "8 frames, 16 steps"]
     assert scale(plan, Runs({})) == ""
 
 

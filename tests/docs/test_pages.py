@@ -57,6 +57,18 @@ def test_commands__of_training_name_recipes_that_are_there(command):
     assert words[2] in COMMANDS
 
 
+@pytest.mark.parametrize(
+    "folder",
+    ["app", "app/*", "models", "models/adapters", "models/artefacts", "datamodules"],
+)
+def test_floor_plan__has_every_module(folder):
+    plan = (ROOT / "docs/floor_plan.md").read_text()
+    modules = {path.name for path in ROOT.glob(f"{folder}/*.py")}
+    assert modules
+    unnamed = modules - set(re.findall(r"\w+\.py", plan))
+    assert unnamed <= {"__init__.py", "__main__.py"}
+
+
 def test_python__of_every_page_compiles():
     for page in pages():
         for line, block in blocks(page, "python"):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from app.prediction.camera import input_focal_px as in_prediction
 from datamodules import SyntheticDataModule
 from datamodules.batch import Frame, ImageInput
 from datamodules.errors import DataError
@@ -41,6 +42,8 @@ def test_focal__is_that_of_the_networks_input(resize):
     squash = EvalTransform((14, 42), full(10.0), CAMERA)
     found = input_focal_px(collate([squash(frame(100))]))
     assert found.item() == pytest.approx(100 * (14 / 40 * 42 / 60) ** 0.5, rel=1e-5)
+    asked = in_prediction((100, 100, 30, 20), (40, 60), (14, 42))
+    assert found.item() == pytest.approx(asked, rel=1e-6)
 
 
 @pytest.mark.parametrize("transform", ["train", "eval"])

@@ -1,83 +1,106 @@
-"""What larger ranks and more steps change: a table, and one figure."""
+"""What larger ranks, more steps and more frames change: a table, and one figure."""
 
 from matplotlib.figure import Figure
 
 from benchmarks.comparison.methods import METHODS
 from benchmarks.comparison.plan import Plan, has_rank
-from benchmarks.comparison.reporting.markdown import plus_minus, section, table
+from benchmarks.comparison.reporting.markdown import (
+    percent,
+    plus_minus,
+    section,
+    table,
+)
 from benchmarks.comparison.reporting.statistics import Estimate, estimate
 from benchmarks.comparison.runs import Group, Runs, tested
 
-AXES_IN = (3.4, 3.2)
-"""Width and height of one panel."""
+SIZE_IN = (7.5, 3.6)
+SHADES = (0.4, 0.7, 1.0)
+"""Of a method's colour, from its smallest rank to its largest."""
+WIDTH = 0.8
+"""Of what stands side by side, where columns are 1 apart."""
+
+Row = list[Estimate | None]
 
 
 def scale(plan: Plan, runs: Runs) -> str:
-    """delta1 by rank, steps and frames."""
-    columns = [(n, steps) for n in frames(plan) for steps in plan.scaled_steps]
-    rows = []
-    for method, rank in contestants(plan):
-        cells = [found(plan, runs, method, rank, *column) for column in columns]
-        if any(cells):
-            name = METHODS[method].title + ("" if rank is None else f", rank {rank}")
-            rows.append([name, *("" if c is None else plus_minus(c) for c in cells)])
+    """delta1 by rank, frames and steps."""
+    rows = scaled(plan, runs)
     if not rows:
         return ""
-    heads = [f"{n} frames, {steps} steps" for n, steps in columns]
+    cells = {
+        (method, rank): ["" if e is None else plus_minus(e) for e in row]
+        for (method, rank), row in rows.items()
+    }
     return section(
         "Larger ranks, more steps",
-        f"delta1 on {plan.scaled_task}, means over {plan.rank_seeds} seeds; rates are "
-        f"those of rank {plan.scaled_ranks[0]} and {plan.scaled_steps[0]} steps.",
-        table(["", *heads], rows),
+        f"delta1 on {plan.scaled_task}, means over the seeds ({plan.rank_seeds} of the "
+        f"larger ranks and steps); rates are those of rank {plan.scaled_ranks[0]} and "
+        "of the comparison's steps.",
+        table(
+            ["", *columns(plan)],
+            [[name(plan, *one), *row] for one, row in cells.items()],
+        ),
     )
 
 
 def scale_figure(plan: Plan, runs: Runs) -> Figure:
-    """A panel for each number of frames: delta1 against steps."""
-    panels = frames(plan)
-    figure = Figure((AXES_IN[0] * len(panels), AXES_IN[1]), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, n in zip(axes, panels, strict=True):
-        for number, (method, rank) in enumerate(contestants(plan)):
-            points = [
-                (steps, value)
-                for steps in plan.scaled_steps
-                if (value := found(plan, runs, method, rank, n, steps)) is not None
-            ]
-            if points:
-                axis.errorbar(
-                    [steps for steps, _ in points],
-                    [value.mean for _, value in points],
-                    [value.half for _, value in points],
-                    label=METHODS[method].title + ("" if rank is None else f" {rank}"),
-                    marker="o",
-                    linestyle="-" if rank == plan.scaled_ranks[0] else "--",
-                    color=f"C{plan.scaled.index(method)}",
-                    alpha=1 - 0.1 * (number % 2),
-                )
-        axis.set(xscale="log", xlabel="steps", ylabel="delta1", title=f"{n} frames")
-    axes[-1].legend(fontsize="x-small")
+    """delta1 with its interval, side by side for each number of frames and steps."""
+    rows = scaled(plan, runs)
+    figure = Figure(SIZE_IN, layout="constrained")
+    axis = figure.subplots()
+    for place, ((method, rank), row) in enumerate(rows.items()):
+        shade = (plan.share_and_ranks if has_rank(method) else [rank]).index(rank)
+        known = [(i, e) for i, e in enumerate(row) if e is not None]
+        axis.errorbar(
+            [i + WIDTH * (place / len(rows) - 0.5) for i, _ in known],
+            [e.mean for _, e in known],
+            [e.half for _, e in known],
+            label=name(plan, method, rank),
+            marker="o",
+            linestyle="",
+            color=f"C{plan.scaled.index(method)}",
+            alpha=SHADES[shade] if has_rank(method) else 1.0,
+        )
+    axis.set_xticks(range(len(columns(plan))), columns(plan))
+    axis.set_ylabel(f"delta1, {plan.scaled_task}")
+    figure.legend(loc="outside right center", fontsize="x-small")
     return figure
 
 
-def contestants(plan: Plan) -> list[tuple[str, int | None]]:
-    """Methods with their ranks; None of one that has none."""
-    found: list[tuple[str, int | None]] = []
+def scaled(plan: Plan, runs: Runs) -> dict[tuple[str, int | None], Row]:
+    """By method and rank, what each column has; empty without a larger rank's run.
+
+    A rank of None is that of the first share, or of a method that has no choice.
+    """
+    found: dict[tuple[str, int | None], Row] = {}
+    larger = False
     for method in plan.scaled:
-        ranks = plan.scaled_ranks if has_rank(method) else (None,)
-        found += [(method, rank) for rank in ranks]
-    return found
+        for rank in plan.share_and_ranks if has_rank(method) else [None]:
+            share = plan.shares[0] if has_rank(method) and rank is None else None
+            groups = [
+                Group(plan.scaled_task, method, n, share, rank, steps)
+                for n, steps in plan.scaled_runs
+            ]
+            known = [group in runs.groups for group in groups]
+            if any(known):
+                found[method, rank] = [
+                    estimate(runs.values(group, tested("delta1"))) if there else None
+                    for group, there in zip(groups, known, strict=True)
+                ]
+                larger |= rank is not None
+    return found if larger else {}
 
 
-def frames(plan: Plan) -> list[int]:
-    return sorted({min(plan.frames), plan.tuned_at})
+def columns(plan: Plan) -> list[str]:
+    return [
+        f"{n} frames" + ("" if steps is None else f", {steps} steps")
+        for n, steps in plan.scaled_runs
+    ]
 
 
-def found(
-    plan: Plan, runs: Runs, method: str, rank: int | None, n: int, steps: int
-) -> Estimate | None:
-    """delta1 of a group of runs; None without any."""
-    group = Group(plan.scaled_task, method, n, rank=rank, steps=steps)
-    if group not in runs.groups:
-        return None
-    return estimate(runs.values(group, tested("delta1")))
+def name(plan: Plan, method: str, rank: int | None) -> str:
+    title = METHODS[method].title
+    if not has_rank(method):
+        return title
+    which = percent(plan.shares[0]) if rank is None else f"rank {rank}"
+    return f"{title}, {which}"

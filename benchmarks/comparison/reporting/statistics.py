@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-CONFIDENCE = 0.95
+from app.compare import half_width
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,7 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean and interval of independent values."""
     x = np.asarray(values, float)
-    if len(x) < 2:
-        return Estimate(float(x.mean()), math.nan)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * stats.sem(x)
-    return Estimate(float(x.mean()), float(half))
+    return Estimate(float(x.mean()), half_width(x))
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:

@@ -27,7 +27,11 @@ NEAR_M = 0.25
 
 
 def png_scale(max_depth: float) -> int:
-    """Units per metre with which `max_depth` metres fit 16 bits: 1000 or 256."""
+    """Units per metre with which `max_depth` metres fit 16 bits: 1000 or 256.
+
+    Raises:
+        DataError: If neither does.
+    """
     for scale in (1000, 256):
         if max_depth * scale <= PIXELS_MAX:
             return scale

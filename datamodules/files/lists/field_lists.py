@@ -21,6 +21,20 @@ class ListLine:
     """None where the list has no such column."""
 
 
+def list_paths(
+    root: Path,
+    train: str | Path | None,
+    test: str | Path | None,
+    usual: tuple[str, str],
+) -> dict[str, Path]:
+    """The lists of train and test: as given, else by their usual names in the root."""
+    given = zip(("train", "test"), (train, test), usual, strict=True)
+    return {
+        split: Path(path).expanduser() if path else root / name
+        for split, path, name in given
+    }
+
+
 def read_list(path: Path) -> list[ListLine]:
     """All lines of a list file (BTS, ZoeDepth, NeWCRFs: NYU, KITTI).
 

@@ -100,7 +100,11 @@ class LowRankConfig(AdapterConfig):
 
 
 def check_rank(rank: int, shape: WeightShape) -> None:
-    """Refuse a rank that the weight cannot have."""
+    """Refuse a rank that the weight cannot have.
+
+    Raises:
+        AdapterError: Naming the largest that it can.
+    """
     if rank > shape.max_rank:
         raise AdapterError(
             f"rank {rank} is larger than {shape.max_rank}, the full rank of "

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from app.serving.options import Secrets
+from app.serving.options import Limits, Secrets
 from tests.app.serving.server import served
 from tests.app.serving.test_load import ask
 
@@ -103,10 +103,22 @@ def test_adapter_that_does_not_fit__changes_nothing(own, picture):
         assert answer.status_code == 422, answer.text
         assert words in answer.json()["error"]
         assert "/tmp" not in answer.json()["error"]
+    named = own.put("/v1/adapters/rooms", json={"folder": "r" * 20_000})
+    assert (named.status_code, "as JSON" in named.json()["error"]) == (413, True)
     half = {"adapter.json": sent["adapter.json"]}
     assert own.put("/v1/adapters/rooms", files=half).status_code == 400
     assert npy(own, picture, "rooms") == before
     assert own.service.shelf.bank.names == ("generation 1", "generation 2")
+
+
+def test_upload__too_large_names_its_own_option(root):
+    limits = Limits(max_adapter_mb=1e-3)
+    secrets = Secrets(admin="boss")
+    with served(root / "base", root / "adapters", limits, secrets) as client:
+        client.headers.update(BOSS)
+        answer = client.put("/v1/adapters/x", files=files(root / "adapters/rooms"))
+    assert answer.status_code == 413
+    assert "--max-adapter-mb" in answer.json()["error"]
 
 
 def test_removed_adapter__is_404_and_its_memory_free(own, picture):

@@ -15,6 +15,8 @@ from app.training.predicted import PredictedMaps
 from app.training.score import Tally
 from datamodules import KITTIDataModule
 from datamodules.errors import DataError
+from datamodules.files.depths.reading import DEPTH_SUFFIXES
+from datamodules.files.images.decoding import IMAGE_SUFFIXES
 from models.scoring import Scoring
 from tests.app.training.test_train import folder_data, write_config
 from tests.datamodules.layouts import KITTI_SIZE, write_kitti
@@ -244,6 +246,16 @@ def test_maps__of_one_file_go_by_number(tmp_path):
     assert maps.path("nyu.mat#12") == tmp_path / "rgb_00012.npy"
     assert maps.path("nyu.mat#1") == tmp_path / "0001.npy"
     assert maps.path("nyu.mat#2") is None
+
+
+@pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".JPG"])
+@pytest.mark.parametrize("map_suffix", DEPTH_SUFFIXES)
+def test_maps__of_every_kind_of_picture_and_of_map(tmp_path, suffix, map_suffix):
+    for name in (f"a{suffix}{map_suffix}", f"b.depth{map_suffix}"):
+        (tmp_path / name).touch()
+    maps = PredictedMaps(tmp_path, None)
+    assert maps.path(f"x/a{suffix}") == tmp_path / f"a{suffix}{map_suffix}"
+    assert maps.path(f"x/b{suffix}") == tmp_path / f"b.depth{map_suffix}"
 
 
 def test_maps__of_predict_know_their_scale(tmp_path):

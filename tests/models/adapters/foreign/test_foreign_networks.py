@@ -17,7 +17,7 @@ from models.adapters import (
     unmerge,
     unreached,
 )
-from models.adapters.state import adapter_names, load_tensors
+from models.adapters.state import adapter_names
 from tests.models.adapters.foreign.foreign_networks import NETWORKS
 from tests.models.adapters.networks import INCREMENTS, perturb, ranked
 
@@ -81,7 +81,8 @@ def test_adapt__contract_holds_on_foreign_networks(name, method):
     saved = {n: network.state_dict()[n].clone() for n in adapter_names(network)}
     fresh = foreign.build()
     adapt(fresh, config)
-    load_tensors(fresh, adapter_names(fresh), saved)
+    assert adapter_names(fresh) == list(saved)
+    fresh.load_state_dict(saved, strict=False)
     output = output.detach()
     assert torch.equal(foreign.output(fresh), output)
 
