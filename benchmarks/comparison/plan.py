@@ -195,16 +195,16 @@ class Plan:
         """Larger ranks and more steps, with few frames and with many."""
         task = self.scaled_task
         cells = []
-        for method in self.scaled:
-            ranks = self.scaled_ranks if has_rank(method) else (None,)
-            first = self.scaled_ranks[0] if has_rank(method) else None
-            lr = rates[Contest(task, method, first)]
-            cells += [
-                Cell(task, method, n, seed, lr, rank=rank, steps=steps)
-                for rank in ranks
-                for n, steps in self.scaled_runs
-                for seed in range(self.rank_seeds)
-            ]
+        for n, steps in self.scaled_runs:
+            for method in self.scaled:
+                ranks = self.scaled_ranks if has_rank(method) else (None,)
+                first = self.scaled_ranks[0] if has_rank(method) else None
+                lr = rates[Contest(task, method, first)]
+                cells += [
+                    Cell(task, method, n, seed, lr, rank=rank, steps=steps)
+                    for rank in ranks
+                    for seed in range(self.rank_seeds)
+                ]
         return cells
 
     @property
@@ -216,7 +216,7 @@ class Plan:
     def scaled_runs(self) -> list[tuple[int, int | None]]:
         """Frames and steps that larger ranks are tried with; None: the comparison's."""
         few, many = min(self.frames), self.tuned_at
-        return [*dict.fromkeys([(few, None), (many, None), (many, self.scaled_steps)])]
+        return [*dict.fromkeys([(many, None), (many, self.scaled_steps), (few, None)])]
 
 
 PHOTOS = Plan(

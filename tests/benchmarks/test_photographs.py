@@ -90,12 +90,12 @@ def test_scale__table_and_figure_of_its_runs():
     }
     text = scale(plan, Runs(results))
     assert "on photos_outdoors" in text
-    assert "| 4 frames | 8 frames | 8 frames, 16 steps |" in text
+    assert "| 8 frames | 8 frames, 16 steps | 4 frames |" in text
     row = next(line for line in text.splitlines() if line.startswith("| Lava"))
-    assert "rank 2 | 0.041 ± 0.006 | 0.081 ± 0.006 | 0.161 ± 0.006 |" in row
+    assert "rank 2 | 0.081 ± 0.006 | 0.161 ± 0.006 | 0.041 ± 0.006 |" in row
     (axis,) = scale_figure(plan, Runs(results)).axes
     ticks = [label.get_text() for label in axis.get_xticklabels()]
-    assert ticks == ["4 frames", "8 frames", "8 frames, 16 steps"]
+    assert ticks == ["8 frames", "8 frames, 16 steps", "4 frames"]
     assert scale(plan, Runs({})) == ""
 
 
