@@ -3,8 +3,7 @@
 The scores are those that `train.py test --per_image true` wrote.
 """
 
-import csv
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,13 @@ from scipy import stats
 from app.errors import one_line_errors
 from app.prediction.parser import OneLine
 from datamodules.errors import DataError
+from datamodules.files.lists.delimited import open_delimited
 
 Unit = Literal["image", "folder"]
-Rows = dict[str, dict[str, float]]
-"""Path of an image to its scores."""
+Image = tuple[str, int]
+"""Its path, and which of the rows of that path it is."""
+Rows = dict[Image, dict[str, float]]
+"""Scores of each image."""
 CONFIDENCE = 0.95
 DESCRIPTION = """Compare two runs by the scores of their test images.
 
@@ -73,7 +75,7 @@ def main(args: list[str] | None = None) -> None:
     for label, alone in (("A", len({*one} - {*two})), ("B", len({*two} - {*one}))):
         if alone:
             print(f"WARNING: {alone} images are in {label} alone and were left out")
-    if by == "image" and (folders := len({Path(p).parent for p in one})) > 1:
+    if by == "image" and (folders := len({Path(p).parent for p, _ in one})) > 1:
         print(f"the images are of {folders} folders: --by folder asks for less luck")
 
 
@@ -101,17 +103,23 @@ def read(path: Path) -> Rows:
     Raises:
         DataError: If it is no such table.
     """
-    with path.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    if not lines or "image" not in lines[0] or len(lines[0]) < 2:
-        raise DataError(f"{path} has no column image and scores beside it")
-    try:
-        return {
-            row["image"]: {n: float(v) for n, v in row.items() if n != "image"}
-            for row in lines
-        }
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path} has a score that is no number ({error})") from None
+    given = open_delimited(path, ["image"], "[,delta1][,...]")
+    names = [name for name in given.columns if name != "image"]
+    times: Counter[str] = Counter()
+    rows: Rows = {}
+    for line, cells in given.rows:
+        row = dict(zip(given.columns, cells, strict=True))
+        image = row.pop("image")
+        try:
+            rows[image, times[image]] = {name: float(row[name]) for name in names}
+        except ValueError as error:
+            raise DataError(
+                f"{path} line {line} has a score that is no number ({error})"
+            ) from None
+        times[image] += 1
+    if not rows or not names:
+        raise DataError(f"{path} has no rows with scores beside the column image")
+    return rows
 
 
 def compared(first: Rows, second: Rows, by: Unit) -> tuple[dict[str, Difference], int]:
@@ -158,13 +166,13 @@ def half_width(values: NDArray[np.float64]) -> float:
 
 
 def _units(
-    values: Sequence[float], images: Sequence[str], by: Unit
+    values: Sequence[float], images: Sequence[Image], by: Unit
 ) -> NDArray[np.float64]:
     if by == "image":
         return np.array(values)
     folders: dict[Path, list[float]] = defaultdict(list)
-    for image, value in zip(images, values, strict=True):
-        folders[Path(image).parent].append(value)
+    for (path, _), value in zip(images, values, strict=True):
+        folders[Path(path).parent].append(value)
     return np.array([np.mean(own) for own in folders.values()])
 
 

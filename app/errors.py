@@ -2,6 +2,7 @@
 
 import errno
 import linecache
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -13,6 +14,9 @@ P = ParamSpec("P")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A disk, a quota or a file that holds no more; such errors come without a name."""
 
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code that shells give a command that Ctrl-C has ended."""
+
 
 def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Make a command end with `error: ...` and exit code 1 on a user's mistake."""
@@ -21,6 +25,9 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
         except Exception as error:
             message = _users_part(error)
             if message is None:

@@ -1,5 +1,6 @@
 """The data module that every data set shares."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
@@ -64,6 +65,12 @@ class DepthDataModule(TaskDataModule):
             )
         if on_error not in get_args(OnError):
             raise DataError(f"on_error {on_error!r} is not known; use error or skip")
+        if not 0 < max_depth < math.inf:
+            raise DataError(f"max_depth {max_depth} must be metres, above 0 and finite")
+        if min(image_size) < 1:
+            raise DataError(
+                f"image_size {[*image_size]} must be (rows, cols) of at least one pixel"
+            )
         self.image_size = image_size
         self.image_input = ImageInput(shrink=image_shrink)
         """What the network reads; the trainer's model is asked in `setup`."""

@@ -1,5 +1,6 @@
 """A user's own RGB-D frames: folders of files, or a CSV."""
 
+import math
 from pathlib import Path
 from typing import get_args
 
@@ -111,11 +112,13 @@ class FolderDataModule(DepthDataModule):
             on_error,
             image_shrink,
         )
-        if not depth_scale > 0:
+        if not 0 < depth_scale < math.inf:
             raise DataError(
-                f"depth_scale {depth_scale} must be above 0: stored units per metre, "
-                "1000 for millimetres, 256 for KITTI, 1 for metres"
+                f"depth_scale {depth_scale} must be above 0 and finite: stored units "
+                "per metre, 1000 for millimetres, 256 for KITTI, 1 for metres"
             )
+        if not root:
+            raise DataError("root is empty: give a folder or a CSV file")
         if val_root is None and not 0 < val_fraction < 1:
             raise DataError(
                 f"val_fraction {val_fraction} must lie between 0 and 1, or give "

@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.errors import DataError
 from datamodules.loading import EpochSampler, ResumableLoader, ShareSampler
 
+SEEDS = 2**32
+"""How many there are, as NumPy takes them."""
+
 
 class TaskDataModule(LightningDataModule):
     """Loaders over items, whose order is a function of seed and epoch.
@@ -18,6 +21,9 @@ class TaskDataModule(LightningDataModule):
         batch_size: Items per process and step.
         num_workers: Processes that load items; 0 loads in the main one.
         seed: Order of the training items.
+
+    Raises:
+        DataError: If one of them cannot be.
     """
 
     gives: ClassVar[str]
@@ -30,6 +36,8 @@ class TaskDataModule(LightningDataModule):
                 f"batch_size {batch_size} must be at least 1 and num_workers "
                 f"{num_workers} at least 0"
             )
+        if not 0 <= seed < SEEDS:
+            raise DataError(f"seed {seed} must be a whole number from 0 to {SEEDS - 1}")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self._train_loader: ResumableLoader | None = None
         self._resume_at: dict[str, int] | None = None

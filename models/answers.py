@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.texts import IGNORED, Question
 
-RIGHT, COUNTED, NONE = range(3)
+RIGHT, COUNTED, NONE, BROKEN = range(4)
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,8 +29,10 @@ def answer_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def likeliest(network: Any, questions: Sequence[Question]) -> list[str]:
+def likeliest(network: Any, questions: Sequence[Question]) -> list[str | None]:
     """The option of each question that is most likely after its prompt.
+
+    None where a likelihood is not a number.
 
     One question at a time: without padding its prompt is computed once for all of its
     options, whose tokens follow on what the network keeps of it.
@@ -39,10 +41,11 @@ def likeliest(network: Any, questions: Sequence[Question]) -> list[str]:
         network: Of `transformers`.
         questions: Whose options are compared by the sum over their tokens.
     """
-    found = []
+    found: list[str | None] = []
     for question in questions:
-        sums = log_likelihoods(network, question.prompt, question.outputs).tolist()
-        found.append(question.options[sums.index(max(sums))])
+        sums = log_likelihoods(network, question.prompt, question.outputs)
+        best = question.options[int(sums.argmax())]
+        found.append(None if sums.isnan().any() else best)
     return found
 
 
@@ -98,8 +101,10 @@ def _of_attention(read: Any) -> Any:
 @torch.no_grad()
 def generated(
     network: Any, tokenizer: Any, questions: Sequence[Question], beams: int, new: int
-) -> list[str]:
+) -> list[str | None]:
     """What a model says to each question, by a search without chance.
+
+    None for all where a logit is not a number.
 
     Args:
         network: Of `transformers`.
@@ -123,12 +128,31 @@ def generated(
     ones = [torch.ones_like(i) for i in ids]
     prompt = pad_sequence(ids, True, config.pad_token_id, "left")
     mask = pad_sequence(ones, True, 0, "left")
+    watch = _Watch()
     found = network.generate(
-        input_ids=prompt, attention_mask=mask, generation_config=config
+        input_ids=prompt,
+        attention_mask=mask,
+        generation_config=config,
+        logits_processor=[watch],
     )
+    if watch.broken:
+        return [None] * len(questions)
     new_tokens = found[:, prompt.shape[1] :]
-    texts: list[str] = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+    texts: list[str | None] = tokenizer.batch_decode(
+        new_tokens, skip_special_tokens=True
+    )
     return texts
+
+
+class _Watch:
+    """Sees every logit of a search."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.broken |= bool(scores.isnan().any())
+        return scores
 
 
 class Tally:
@@ -136,11 +160,21 @@ class Tally:
 
     def __init__(self, tasks: Sequence[str] = ("",)) -> None:
         self.tasks = tuple(tasks)
-        self.sums = torch.zeros(len(self.tasks), 3, dtype=torch.long)
+        self.sums = torch.zeros(len(self.tasks), 4, dtype=torch.long)
 
-    def add(self, question: Question, task: str, found: str | None) -> None:
-        """Count an answer; None where there is none, which is wrong."""
+    def add(
+        self, question: Question, task: str, found: str | None, *, broken: bool = False
+    ) -> None:
+        """Count an answer.
+
+        Args:
+            question: Which it is to.
+            task: Of the question.
+            found: None where there is none, which is wrong.
+            broken: Whether the model's logits were no numbers.
+        """
         own = self.sums[self.tasks.index(task)]
+        own[BROKEN] += broken
         own[RIGHT] += found == question.answer
         own[COUNTED] += 1
         own[NONE] += found is None

@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.files.instructions import first_label
 from datamodules.texts import Asks, TextBatch
 from models.adapters import AdapterConfig, adapt
-from models.answers import Tally, answer_loss, generated, likeliest
+from models.answers import BROKEN, COUNTED, Tally, answer_loss, generated, likeliest
 from models.artefacts.base import Base, fingerprint
 from models.artefacts.language.record import LanguageRecord
 from models.artefacts.record import Record
@@ -22,6 +22,7 @@ from models.errors import OptionError
 from models.networks.causal import Dtype, load_causal
 from models.optimisation import PlainOptimisation
 from models.scoring import LanguageScoring
+from models.soundness import INSTEAD
 from models.task_module import Row, TaskModule, Told
 
 
@@ -160,21 +161,29 @@ class LanguageModule(TaskModule):
 
     def test_step(self, batch: TextBatch, batch_idx: int) -> None:
         asked, scoring = batch["questions"], self.scoring
-        if scoring.scoring == "likelihood":
-            found: list[str | None] = [*likeliest(self.network, asked)]
+        likelihood = scoring.scoring == "likelihood"
+        if likelihood:
+            said = likeliest(self.network, asked)
         else:
-            texts = generated(
+            said = generated(
                 self.network, self.tokenizer, asked, scoring.beams, scoring.new_tokens
             )
-            found = [
-                first_label(text, self._labels[q.task])
-                for text, q in zip(texts, asked, strict=True)
-            ]
-        for question, answer in zip(asked, found, strict=True):
-            self._tally.add(question, question.task, answer)
+        for question, text in zip(asked, said, strict=True):
+            answer = text
+            if text is not None and not likelihood:
+                answer = first_label(text, self._labels[question.task])
+            own = question.task
+            self._tally.add(question, own, answer, broken=text is None)
 
     def on_test_epoch_end(self) -> None:
-        rows = dict(self._tally.rows(self._summed(self._tally.sums)))
+        sums = self._summed(self._tally.sums)
+        if broken := int(sums[:, BROKEN].sum()):
+            raise OptionError(
+                f"the model's logits are not numbers on {broken} of "
+                f"{int(sums[:, COUNTED].sum())} questions: training diverged, or a "
+                f"precision overflows; {INSTEAD}"
+            )
+        rows = dict(self._tally.rows(sums))
         for task, row in rows.items():
             answers = Counter(q.answer for q in self._data.questions[task])
             row["majority"] = max(answers.values()) / answers.total()

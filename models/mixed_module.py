@@ -18,9 +18,9 @@ from models.adapters.state import differences
 from models.artefacts.checkpoint import ADAPTERS
 from models.artefacts.depth_adapter import DepthAdapter
 from models.artefacts.depth_record import DepthRecord
+from models.artefacts.descriptions import FORMAT_VERSION
 from models.artefacts.files import KEY
 from models.artefacts.mixed import MEMBERS, ROUTER, below
-from models.artefacts.record import FORMAT_VERSION
 from models.boundary import BoundaryF1
 from models.camera import SeenCameras
 from models.depth_bank import DepthBank, unit_network

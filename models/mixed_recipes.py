@@ -53,8 +53,11 @@ def records_of(
 ) -> dict[str, DepthRecord]:
     """The records of a mixed run's checkpoint of the same adapters' names.
 
+    Their order has to be the same, too: by it the optimiser knows its groups, and the
+    router its answers.
+
     Raises:
-        CheckpointError: If it is of one adapter, or of others.
+        CheckpointError: If it is of one adapter, of others, or in another order.
     """
     description = description_of(checkpoint)
     records = description.get(ADAPTERS)
@@ -63,7 +66,12 @@ def records_of(
             "the checkpoint is of one adapter, and the configuration asks for several; "
             "use the configuration it was trained with"
         )
-    if records.keys() != own.keys():
+    if [*records] != [*own]:
+        if records.keys() == own.keys():
+            raise CheckpointError(
+                f"the checkpoint has the adapters in the order {said(records)}, but "
+                f"the configuration in the order {said(own)}; give the first one"
+            )
         raise CheckpointError(
             f"the checkpoint has the adapters {said(records)}, but the configuration "
             f"asks for {said(own)}; use {INSTEAD}"

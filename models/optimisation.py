@@ -44,10 +44,10 @@ class PlainOptimisation:
 
     def __post_init__(self) -> None:
         rates = tuple(rate.lr for rate in self.rates().values())
-        if min(rates) < 0 or self.weight_decay < 0:
+        if not all(0 <= number < math.inf for number in (*rates, self.weight_decay)):
             raise OptionError(
-                f"learning rates {rates} and weight_decay {self.weight_decay} must not "
-                "be negative"
+                f"learning rates {rates} and weight_decay {self.weight_decay} must be "
+                "finite, and not negative"
             )
         if not 0 < self.warmup < 1:
             raise OptionError(f"warmup {self.warmup} must lie between 0 and 1")

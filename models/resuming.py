@@ -12,8 +12,9 @@ from datamodules.sizes import Shrink
 from models.adapters.state import differences
 from models.artefacts.checkpoint import ADAPTERS, network_tensors
 from models.artefacts.depth_record import DepthRecord
+from models.artefacts.descriptions import check_version
 from models.artefacts.files import KEY
-from models.artefacts.record import Record, check_version
+from models.artefacts.record import Record
 from models.artefacts.records import record_from
 from models.errors import CheckpointError
 from models.optimisation import PlainOptimisation

@@ -11,7 +11,6 @@ from torch import Tensor, distributed
 from datamodules.batch import DepthBatch
 from datamodules.errors import DataError
 from datamodules.protocols import Protocol
-from models.alignment import aligned
 from models.artefacts.depth_record import DepthRecord
 from models.boundary import BoundaryF1, BoundaryScores
 from models.depth_metrics import DepthMetrics
@@ -128,24 +127,12 @@ class ScoredModule(TaskModule):
         values = {name: found.get(f"{where}/{name}") for name in METRICS}
         return {name: float(v) for name, v in values.items() if v is not None}
 
-    def begin_before(self) -> None:
-        self._median = {
-            source: DepthMetrics().to(self.device) for source in self.sources
-        }
-
-    def note_before(self, batch: DepthBatch, outputs: Tensor) -> None:
-        target, valid = batch["depth"], batch["valid"]
-        source = self.source_of(batch)
-        protocol = self.protocol_of(source)
-        scaled = aligned(outputs, target, valid, "median", protocol.max_depth)
-        self._median[source].update(scaled, target, valid, protocol.silog)
-
     def rows_before(self) -> dict[str, Row]:
         rows = {}
         for source, metrics in self._median.items():
             means = metrics.compute()
             rows[source] = {name: float(means[name]) for name in METRICS}
-            metrics.reset()
+        self._median = {}
         return rows
 
     def told(self, rows: Mapping[str, Row], source: str) -> Told:
@@ -181,13 +168,19 @@ class ScoredModule(TaskModule):
     ) -> Tensor:
         """Score one batch; returns the prediction (B, 1, H, W) at the truth's size."""
         self._note_skipped(batch)
-        protocol = self.protocol_of(self.source_of(batch))
-        image = batch["image"]
+        source = self.source_of(batch)
+        protocol = self.protocol_of(source)
+        image, truth = batch["image"], (batch["depth"], batch["valid"], protocol.silog)
         depth = with_flip(self, image) if scoring.flip_tta else self(image)
         depth = self.metres(depth, batch)
         self._broken = self._broken.to(depth.device) + broken(depth)
+        if self.trainer.sanity_checking:
+            if source not in self._median:
+                self._median[source] = DepthMetrics().to(self.device)
+            scaled = met(depth, batch, protocol, "median")
+            self._median[source].update(scaled, *truth)
         depth = met(depth, batch, protocol, scoring.align)
-        metrics.update(depth, batch["depth"], batch["valid"], protocol.silog)
+        metrics.update(depth, *truth)
         return depth
 
     def _furthest(self) -> float:

@@ -75,7 +75,7 @@ class TaskModule(LightningModule):
     scoring: Any
     """One of these."""
     before_too: ClassVar[str | None] = None
-    """Label of one more row of scores, of the beginning alone (`note_before`)."""
+    """Label of one more row of scores, of the beginning alone (`rows_before`)."""
 
     def __init__(
         self, network: nn.Module, record: Record[Any], optimisation: PlainOptimisation
@@ -217,14 +217,8 @@ class TaskModule(LightningModule):
         """
         check_resumable(checkpoint, self.record, self.network, self.optimisation)
 
-    def begin_before(self) -> None:
-        """Get ready for `note_before`."""
-
-    def note_before(self, batch: Any, outputs: Any) -> None:
-        """Look at a batch of the validation before the first step, and its outputs."""
-
     def rows_before(self) -> dict[str, Row]:
-        """What `note_before` saw, by source: the row that `before_too` names."""
+        """Of the validation before the first step, the row that `before_too` names."""
         return {}
 
     @abstractmethod

@@ -11,10 +11,11 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from app.prediction.header import DEFAULTS
 from datamodules.errors import DataError
+from datamodules.files.pictures import Picture
 from datamodules.files.whole import whole_file
 
 LEDGER = "predictions.json"
@@ -59,16 +60,30 @@ class Ledger:
         self._lock = threading.Lock()
         self._errors: dict[str, str] | None = None
 
-    def done(self, formats: tuple[str, ...]) -> set[str]:
+    def done(
+        self, formats: tuple[str, ...], pictures: Iterable[Picture] = ()
+    ) -> set[str]:
         """Names whose outputs in all of these formats are there already.
 
-        Raises:
-            DataError: If the folder's entries are of another header, or unreadable.
-        """
-        wanted = set(formats)
+        Args:
+            formats: Which.
+            pictures: Of the run. One that was changed since its entry is not done.
 
-        def missing(entry: Entry) -> str:
+        Raises:
+            DataError: If the folder's entries are of another header or of other
+                pictures of the same names, or unreadable.
+        """
+        wanted, paths = set(formats), {p.name: p.path for p in pictures}
+        others: list[str] = []
+
+        def missing(name: str, entry: Entry) -> str | None:
             whole = not entry["error"] and wanted <= set(entry["formats"])
+            if name in paths and entry["outputs"]:
+                now = whose(paths[name], entry["source"], entry.get("stamp"))
+                if now == "another":
+                    others.append(name)
+                if now != "same":
+                    return None
             return "" if whole else json.dumps(entry)
 
         header, entries = self._read(self._journals(), missing)
@@ -77,8 +92,14 @@ class Ledger:
                 f"{self.folder} holds predictions of another model or with other "
                 f"options ({'; '.join(changes)}); give another --output, or --overwrite"
             )
+        if others:
+            raise DataError(
+                f"{self.folder} holds predictions of other pictures that have the same "
+                f"names, {len(others)} in all, the first {others[0]}; give another "
+                "--output, or --overwrite"
+            )
         self._before = {name: text for name, text in entries.items() if text}
-        return entries.keys() - self._before.keys()
+        return {name for name, text in entries.items() if text == ""}
 
     def note(self, name: str, entry: Entry) -> None:
         """Put a picture's entry on disk, with its older outputs in other formats.
@@ -135,7 +156,7 @@ class Ledger:
             raise DataError(f"{self._file.name} cannot be written ({reason})")
 
     def _fold(self, journals: list[Path]) -> dict[str, str]:
-        header, entries = self._read(journals, lambda e: (json.dumps(e), e["error"]))
+        header, entries = self._read(journals, lambda _, e: (json.dumps(e), e["error"]))
         with whole_file(self.path) as part, part.open("w") as file:
             file.write(f'{{"header": {json.dumps(header or self.header)},\n"files": {{')
             for number, (name, (text, _)) in enumerate(entries.items()):
@@ -152,7 +173,7 @@ class Ledger:
         return sorted(filter(_run_and_rank, found), key=_run_and_rank)
 
     def _read(
-        self, journals: list[Path], kept: Callable[[Entry], T]
+        self, journals: list[Path], kept: Callable[[str, Entry], T]
     ) -> tuple[Header, dict[str, T]]:
         """The header, and of every picture what is kept: little, for there are many."""
         header: Header = {}
@@ -176,10 +197,39 @@ class Ledger:
                 entry["formats"] = [kind for kind, _ in there]
                 entry["outputs"] = [output for _, output in there]
                 if there or entry["error"]:
-                    entries[name] = kept(entry)
+                    entries[name] = kept(name, entry)
                 else:
                     entries.pop(name, None)
         return header, entries
+
+
+def stamp(path: Path) -> str | None:
+    """By which a file is known again: its size and when it was written."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def whose(
+    path: Path, source: str, stamped: str | None
+) -> Literal["same", "changed", "another"]:
+    """What a picture is to an entry of its name.
+
+    Args:
+        path: Of the picture.
+        source: The entry's.
+        stamped: Likewise, of when it was written; None of older programs.
+    """
+    here = os.path.abspath(path) == os.path.abspath(source)  # noqa: PTH100
+    if stamped is None:
+        return "same" if here else "another"
+    if stamped == stamp(path):
+        # A folder that was moved is the same; two files, both there, are not.
+        moved = not Path(source).exists() or path.samefile(source)
+        return "same" if here or moved else "another"
+    return "changed" if here else "another"
 
 
 class _Outputs:

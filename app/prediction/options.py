@@ -121,8 +121,22 @@ class Prediction:
                     f"{flag(name)} {value} must lie between 0 and 180 degrees"
                 )
         for name in ("fx", "fy"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise DataError(f"--{name} {value} must be above 0 pixels")
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise DataError(f"--{name} {value} must be pixels, above 0 and finite")
+        for name in ("cx", "cy"):
+            if (value := getattr(self, name)) is not None and not math.isfinite(value):
+                raise DataError(f"--{name} {value} must be pixels, and finite")
+        given = [n for n in ("fx", "fov", "assume_fov") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise DataError(
+                f"{' and '.join(map(flag, given))} say one thing twice; give one of "
+                "them"
+            )
+        if self.depth_scale != "auto" and "png" not in self.formats:
+            raise DataError(
+                f"--depth-scale {self.depth_scale} has no effect here: give --formats "
+                "png, too"
+            )
         for name in ("points_per", "points_fit", "points_scale"):
             if self.points is None and getattr(self, name) != DEFAULT[name]:
                 raise DataError(f"{flag(name)} has no effect here: give --points, too")

@@ -20,7 +20,8 @@ HELP = {
     "model": "A run's .ckpt, an adapter, PEFT, merged or transformers folder, a .onnx, "
     "an official .pth or .safetensors, or a Hub id (owner/name[@revision]).",
     "network": "What an official file is, where its name does not tell.",
-    "base": "What a PEFT folder's adapter sits on, where the folder does not say.",
+    "base": "What an adapter sits on, where its own folder does not say, or says a "
+    "place that is no more.",
     "adapters": "Folder of adapters over the one network of --model: NAME/adapter.json "
     "and NAME/adapter.safetensors for each, as --export-format adapter writes them of "
     "a mixed run.",

@@ -71,7 +71,9 @@ def predict(model: Model, prediction: Prediction) -> None:
     sha256 = None if points is None else points.sha256
     about = header(model, prediction, scale, sha256)
     ledger = Ledger(folder, about, runs.rank, runs.world_size)
-    done = set() if prediction.overwrite else ledger.done(prediction.formats)
+    done = set()
+    if not prediction.overwrite:
+        done = ledger.done(prediction.formats, pictures)
     camera = Camera(
         prediction.fx,
         prediction.fy,

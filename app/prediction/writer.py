@@ -15,7 +15,7 @@ from app.prediction.batch import PhotographBatch
 from app.prediction.calibrator import Calibrator
 from app.prediction.camera import Camera
 from app.prediction.formats import ENDINGS, Look, check_finite, summary
-from app.prediction.ledger import Entry, Ledger
+from app.prediction.ledger import Entry, Ledger, stamp
 from app.prediction.options import Format
 from app.prediction.pixel_budget import PixelBudget
 from app.prediction.predictor import at_size
@@ -119,6 +119,7 @@ class DepthWriter:
         picture = self.pictures[predicted.index]
         entry: Entry = {
             "source": str(picture.path),
+            "stamp": stamp(picture.path),
             "formats": [],
             "outputs": [],
             "error": predicted.error,

@@ -10,7 +10,13 @@ from app.publishing.hub import Publication, check, publish, recorded_results
 from datamodules.files.whole import whole_folder
 from datamodules.sizes import InputSize
 from models.artefacts import form_named
-from models.artefacts.form import ExportOptions, OpenedModel, check_free, save
+from models.artefacts.form import (
+    ExportOptions,
+    OpenedModel,
+    check_free,
+    largest,
+    save,
+)
 from models.artefacts.mixed import ROUTER_FILE, Several
 from models.router import Router
 
@@ -59,19 +65,19 @@ def hand_on_several(several: Several, folder: Path, router: Router | None) -> No
         ExportError: If the folder is taken, or one is not the same when reloaded.
     """
     check_free(folder)
-    form, worst = form_named("adapter"), 0.0
+    form, each = form_named("adapter"), []
     with whole_folder(folder) as new:
         for name in several.adapters:
             opened = several.one(name)
             assert opened.image_size is not None
             options = ExportOptions(opened.image_size)
-            worst = max(worst, save(form, opened, new / name, options))
+            each.append(save(form, opened, new / name, options))
         if router is not None:
             router.save(new / ROUTER_FILE)
     beside = "" if router is None else " and their router"
     print(
         f"adapters {', '.join(several.adapters)}{beside}: {folder}; reloaded, they "
-        f"differ by at most {worst:.1e} (relative)"
+        f"differ by at most {largest(each):.1e} (relative)"
     )
 
 

@@ -19,11 +19,17 @@ from app.serving.pictures import Answer, Wanted
 from app.serving.refusals import RefusedError, busy, late
 from app.serving.service import DepthService
 
-Pixels = Annotated[float | None, Query(gt=0, description="Pixels of the picture.")]
+Pixels = Annotated[
+    float | None,
+    Query(gt=0, allow_inf_nan=False, description="Pixels of the picture."),
+]
 Degrees = Annotated[
     float | None, Query(gt=0, lt=180, description="Horizontal field of view.")
 ]
-Place = Annotated[float | None, Query(description="Principal point, pixels.")]
+Place = Annotated[
+    float | None,
+    Query(allow_inf_nan=False, description="Principal point, pixels."),
+]
 HUNG_UP = 499
 """Nginx's number for clients that did not wait: it is counted, and nobody reads it."""
 
@@ -56,6 +62,10 @@ def depth_routes(service: DepthService, limits: Limits, access: Access) -> APIRo
         due = asyncio.get_running_loop().time() + limits.deadline
         if running >= limits.max_requests:
             raise busy(1.0)
+        if sum(told is not None for told in (fx, fov, assume_fov)) > 1:
+            raise RefusedError(
+                400, "fx, fov and assume_fov say one thing twice; give one of them"
+            )
         camera = Camera(fx, fy, cx, cy, fov, assume_fov)
         kind: Any = None if format == "json" else format
         wanted = Wanted(kind, camera, adapter, route=route)

@@ -1,10 +1,11 @@
-"""Checkpoints within an epoch, by the clock."""
+"""`last.ckpt`, where training stands: by the clock, after validations, at the end."""
 
 from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from models.errors import OptionError
 
@@ -13,10 +14,11 @@ STEPS = 8
 
 
 class Recovery(ModelCheckpoint):
-    """Brings `last.ckpt` up to date within an epoch, for a run that is killed.
+    """Brings `last.ckpt` up to date, so that there is one to go on from.
 
-    It is the file that every validation writes, too, so that there is one to go on
-    from: at the sample at which it was written.
+    Within an epoch by the clock, at the sample at which it was written; after every
+    validation, where Lightning writes it only if the score is the best so far (seen in
+    2.6); and where the run ends, also between two validations.
 
     Args:
         minutes: Of training between two; 0 leaves it to validation.
@@ -33,6 +35,8 @@ class Recovery(ModelCheckpoint):
             train_time_interval=timedelta(minutes=minutes) if minutes else never,
             enable_version_counter=False,
         )
+        self._written_at = 0
+        """Step of the newest `last.ckpt` that was written here."""
 
     @property
     def state_key(self) -> str:
@@ -48,5 +52,38 @@ class Recovery(ModelCheckpoint):
         batch_idx: int,
     ) -> None:
         # Between two steps of the optimiser there are gradients, which no file has.
-        if (batch_idx + 1) % (STEPS * trainer.accumulate_grad_batches) == 0:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        steps = trainer.max_steps
+        ends = trainer.should_stop or 0 <= steps <= trainer.global_step
+        if ends and not trainer.is_last_batch:
+            # Later, the epoch that is broken off here would count as done.
+            self._write(trainer)
+        elif (batch_idx + 1) % (STEPS * trainer.accumulate_grad_batches) == 0:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._should_save_on_train_epoch_end(trainer):
+            self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        """Write `last.ckpt` for those that write one, unless they just have."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if not fitting:
+            return
+        found = trainer.checkpoint_callbacks
+        for one in found:
+            if not isinstance(one, ModelCheckpoint) or not one.save_last:
+                continue
+            if max(self._written_at, one._last_global_step_saved) < trainer.global_step:
+                path = one.format_checkpoint_name({}, one.CHECKPOINT_NAME_LAST)
+                trainer.save_checkpoint(path, one.save_weights_only)
+                # Lightning writes one more at the end, unless it knows of any.
+                one.last_model_path = one._last_checkpoint_saved = path
+        self._written_at = trainer.global_step

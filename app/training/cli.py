@@ -47,6 +47,16 @@ class TaskCLI(LightningCLI):
     """The one that was asked for: each takes half a second to describe."""
     _run: Path | None = None
     """Folder of the run, for `fit`."""
+    _new_run: Path | None = None
+    """The same where it is one that begins."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            if self._new_run is not None:
+                folder.give_back(self._new_run)
+            raise
 
     @classmethod
     def subcommands(cls) -> dict[str, set[str]]:
@@ -127,9 +137,8 @@ class TaskCLI(LightningCLI):
                 return
             for line in options.resumed(self._options(), checkpoint):
                 rank_zero_info(line)
-            if run := folder.run_of(self.config["fit"].ckpt_path):
-                folder.keep_records(run)
-        self.trainer.fit(**kwargs)
+        with folder.records_kept(folder.run_of(self.config["fit"].ckpt_path)):
+            self.trainer.fit(**kwargs)
 
     def before_validate(self) -> None:
         """Say what is scored otherwise than it was trained."""
@@ -178,12 +187,16 @@ class TaskCLI(LightningCLI):
                 f"--trainer.max_epochs {epochs}; give {done + 1} or more to go on, or "
                 "leave --ckpt_path out to begin anew"
             )
-        if done == epochs or 0 <= limit <= steps:
-            path = self.config["fit"].ckpt_path
-            return (
-                f"{path} has done all {done} epochs, {steps} steps: nothing is left; "
-                "give more --trainer.max_epochs to go on"
-            )
+        path = self.config["fit"].ckpt_path
+        for reached, name, all_ in (
+            (0 <= limit <= steps, "max_steps", f"{limit} steps"),
+            (done == epochs, "max_epochs", f"{done} epochs, {steps} steps"),
+        ):
+            if reached:
+                return (
+                    f"{path} has done all {all_}: nothing is left; give more "
+                    f"--trainer.{name} to go on"
+                )
         return None
 
     def _options(self) -> options.Options:
@@ -209,7 +222,9 @@ class TaskCLI(LightningCLI):
             # Lightning writes this one all the same, seen in 2.6.
             config.checkpoint.save_last = False
             return
-        run = folder.run_of(config.get("ckpt_path")) or folder.new_run(runs)
+        run = folder.run_of(config.get("ckpt_path"))
+        if run is None:
+            run = self._new_run = folder.new_run(runs)
         self._run = run
         for name in ("checkpoint", "recovery"):
             own = config[name].get("dirpath")

@@ -2,6 +2,7 @@
 
 import sys
 from functools import singledispatch
+from pathlib import Path
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -110,7 +111,11 @@ def _check_part(data: DepthDataModule, frames: int) -> None:
 
 def _said(found: Survey, data: DepthDataModule) -> list[str]:
     scale = getattr(data, "depth_scale", None)
-    return unread(found) + suspicions(found, data.max_depth, scale)
+    said = unread(found) + suspicions(found, data.max_depth, scale)
+    root, val_root = (getattr(data, name, None) for name in ("root", "val_root"))
+    if val_root is not None and Path(val_root).resolve() == Path(str(root)).resolve():
+        said.append("val_root is root itself: validation sees the frames of training")
+    return said
 
 
 def _row(split: str, found: Survey) -> str:

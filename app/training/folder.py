@@ -1,5 +1,8 @@
 """The folder of a run: its checkpoints, options, metrics and pictures."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jsonargparse
@@ -10,6 +13,7 @@ from models.errors import CheckpointError
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
+OPTIONS = "config.yaml"
 RECORDS = (("metrics", ".csv"), ("config", ".yaml"))
 
 
@@ -74,12 +78,35 @@ def run_of(ckpt_path: object) -> Path | None:
     return run if run.name.startswith("version_") else None
 
 
-@rank_zero_only
-def keep_records(run: Path) -> None:
-    """Rename a resumed run's metrics and options, which its files would overwrite."""
+def give_back(run: Path) -> None:
+    """Remove the folder of a new run that was refused before it had options."""
+    if getattr(rank_zero_only, "rank", 0) == 0 and not (run / OPTIONS).exists():
+        shutil.rmtree(run, ignore_errors=True)
+
+
+@contextmanager
+def records_kept(run: Path | None) -> Iterator[None]:
+    """Rename a resumed run's metrics and options, which its files would overwrite.
+
+    Where it is refused before it has options of its own, they get their names back.
+    """
+    if run is None or getattr(rank_zero_only, "rank", 0) != 0:
+        yield
+        return
     number = 1
     while any((run / f"{name}_{number}{suffix}").exists() for name, suffix in RECORDS):
         number += 1
-    for name, suffix in RECORDS:
-        if (record := run / f"{name}{suffix}").exists():
-            record.rename(run / f"{name}_{number}{suffix}")
+    names = {
+        run / f"{name}{suffix}": run / f"{name}_{number}{suffix}"
+        for name, suffix in RECORDS
+        if (run / f"{name}{suffix}").exists()
+    }
+    for record, kept in names.items():
+        record.rename(kept)
+    try:
+        yield
+    except BaseException:
+        if not (run / OPTIONS).exists():
+            for record, kept in names.items():
+                kept.replace(record)
+        raise

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 
+from app.training.folder import OPTIONS as RUN_OPTIONS
 from app.training.folder import RunCallback
 from datamodules.files.whole import write_bytes
 
@@ -93,7 +94,7 @@ class KeepOptions(SaveConfigCallback, RunCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.folder is not None:
             text = self.parser.dump(self.config, skip_unset=False)
-            write_bytes(self.folder / "config.yaml", text.encode())
+            write_bytes(self.folder / RUN_OPTIONS, text.encode())
 
     @cached_property
     def options(self) -> Options:

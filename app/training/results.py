@@ -1,6 +1,7 @@
 """What a run ends with: the table before and after, and the files beside it."""
 
 import csv
+import json
 import re
 import shlex
 import time
@@ -28,6 +29,7 @@ class Summary(RunCallback):
         self._before: dict[str, Row] = {}
         self._before_too: dict[str, Row] = {}
         self._seconds = 0.0
+        self._scored_at = 0
         self._began = time.monotonic()
         self._report = ""
 
@@ -46,19 +48,6 @@ class Summary(RunCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic()
-        _task(pl_module).begin_before()
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if trainer.sanity_checking:
-            _task(pl_module).note_before(batch, outputs)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = _task(pl_module)
@@ -67,6 +56,9 @@ class Summary(RunCallback):
         if trainer.num_sanity_val_steps == float("inf") and not self._before:
             self._before = {s: module.row("val", s) for s in module.sources}
             self._before_too = too
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._scored_at = trainer.global_step
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -99,6 +91,12 @@ class Summary(RunCallback):
         if routed is not None:
             lines.append(f"the router chose rightly for {100 * routed:.1f} % of images")
         lines.append(_trained(module))
+        if self._scored_at < trainer.global_step:
+            lines.append(
+                f"WARNING: after is of step {self._scored_at}, the last one that was "
+                f"validated, and training ended at step {trainer.global_step}: "
+                "`train.py validate --ckpt_path last` scores the end"
+            )
         self._report = "\n".join(lines + self._places(trainer, module))
 
     def _rows(
@@ -165,6 +163,7 @@ class TestResults(Callback):
         folder = Path(ckpt).parent if ckpt else Path(trainer.default_root_dir)
         also = {
             "checkpoint": Path(ckpt).name if ckpt else None,
+            "data": _data(trainer, source),
             "model": record.own()["network"] | {"base": record.base.weights},
             "adapter": record.to_dict()["adapter"],
             "trainable_params": trainable,
@@ -192,8 +191,11 @@ def write_result(
     """
     part = "" if told.counted >= items else "_part"
     path = folder / f"test_{told.name}{part}.json"
-    write_json(path, {**told.content, **also})
     lines = [told.heading, table(told.rows), *notes, *told.notes]
+    lines += _instead_of(path, also)
+    # Of the one that was there before, the images would not be those of the JSON.
+    path.with_suffix(".csv").unlink(missing_ok=True)
+    write_json(path, {**told.content, **also})
     if told.each:
         write_rows(path.with_suffix(".csv"), told.each)
     if part:
@@ -203,6 +205,20 @@ def write_result(
         )
     each = f", each image in {path.stem}.csv" if told.each else ""
     return [*lines, f"results: {_relative(str(path))}{each}"]
+
+
+def _instead_of(path: Path, also: Mapping[str, Any]) -> list[str]:
+    """That results of another checkpoint or of other data go, if they do."""
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return []
+    changed = [
+        f"{name} {before[name]}"
+        for name in ("checkpoint", "data")
+        if name in before and before[name] != also.get(name)
+    ]
+    return [f"in place of the results of {', '.join(changed)}"] if changed else []
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -229,6 +245,13 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _data(trainer: Trainer, source: str) -> str | None:
+    """Where the data of a source lie; None of those that are made."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    root = getattr(getattr(data, "parts", {}).get(source, data), "root", None)
+    return None if root is None else str(Path(root).expanduser().resolve())
 
 
 def _trained(module: TaskModule) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from datamodules.errors import DataError
 from datamodules.files.images.decoding import IMAGE_SUFFIXES
 from datamodules.files.images.videos import VIDEO_SUFFIXES, probe_video
+from datamodules.files.lists.listing import files_below
 from datamodules.files.lists.picture_lists import read_picture_list
 
 NAMED_SUFFIXES = (".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k")
@@ -60,13 +61,11 @@ def visible_files(folder: Path) -> list[Path]:
 
     macOS leaves `._photo.jpg` and others `.thumbnails/` beside pictures, and what is
     being written has a passing name with a dot.
+
+    Raises:
+        DataError: If a folder may not be looked into.
     """
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    return [folder / name for name in files_below(folder)]
 
 
 def find_images(

@@ -170,16 +170,16 @@ class RoutedLayer(Routed, AdaptedLayer):
     def gain(self) -> Tensor | None:
         """DoRA's norms read the base: once for a member that is not trained."""
         member, base = self.member, self.base_weight
-        fixed = member is not None and not any(
-            parameter.requires_grad for parameter in self.adapter.parameters()
-        )
-        if member is None or not fixed:
+        read = (base, *self.adapter.parameters())
+        if member is None or any(tensor.requires_grad for tensor in read):
             return super().gain()
-        state = (id(base), base._version, base.device, base.dtype)
+        state = (base.device, base.dtype, *((id(t), t._version) for t in read))
         found = member.gains.get(self.key)
         if found is not None and found[0] == state:
             return found[1]
-        gain = super().gain()
+        # Kept for training beside it, too, which can save no tensor of inference mode.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            gain = super().gain()
         if gain is not None and not torch.compiler.is_compiling():
             member.gains[self.key] = (state, gain)
         return gain

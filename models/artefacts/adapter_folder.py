@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from datamodules.files.whole import whole_folder, write_json
 from models.artefacts.checkpoint import restored
+from models.artefacts.descriptions import check_version, readable
 from models.artefacts.files import read_json, read_tensors, save_tensors
 from models.artefacts.form import Asked, ExportOptions, Form, OpenedModel
-from models.artefacts.record import Record, check_version, readable
+from models.artefacts.record import Record
 from models.artefacts.records import record_from
 from models.errors import CheckpointError, ExportError
 
@@ -43,13 +44,18 @@ def write_adapter(
         write_json(new / DESCRIPTION_FILE, description)
 
 
-def load_adapter(folder: Path) -> tuple[Any, Record[Any]]:
+def load_adapter(folder: Path, base: str | None = None) -> tuple[Any, Record[Any]]:
     """A trained network, adapters in place, from an adapter folder and its base.
+
+    Args:
+        folder: Of the adapter.
+        base: Where its base is; None leaves it to the folder.
 
     Raises:
         CheckpointError: As `read_adapter`, or if it does not fit the base.
     """
     record, tensors = read_adapter(folder)
+    record = record.on(base)
     return restored(record, tensors, folder), record
 
 
@@ -82,7 +88,7 @@ class AdapterFolder(Form[OpenedModel]):
         return (path / DESCRIPTION_FILE).is_file()
 
     def open(self, path: Path, asked: Asked) -> OpenedModel:
-        network, record = load_adapter(path)
+        network, record = load_adapter(path, asked.base)
         return record.opened(network, str(path))
 
     def write(self, opened: OpenedModel, folder: Path, options: ExportOptions) -> None:

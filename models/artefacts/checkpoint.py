@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
+from models.artefacts.descriptions import check_version
 from models.artefacts.files import KEY, read_torch
-from models.artefacts.record import Record, check_version
+from models.artefacts.record import Record
 from models.artefacts.records import record_from
 from models.errors import CheckpointError
 
@@ -51,9 +52,15 @@ def checkpoint_content(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_checkpoint(path: Path) -> tuple[Any, Record[Any]]:
-    """A trained network, adapters in place, from its checkpoint and its base."""
+def load_checkpoint(path: Path, base: str | None = None) -> tuple[Any, Record[Any]]:
+    """A trained network, adapters in place, from its checkpoint and its base.
+
+    Args:
+        path: Of the checkpoint.
+        base: Where its base is; None leaves it to the checkpoint.
+    """
     record, tensors = read_checkpoint(path)
+    record = record.on(base)
     return restored(record, tensors, path), record
 
 

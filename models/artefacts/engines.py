@@ -18,7 +18,14 @@ from datamodules.extras import check_installed
 from datamodules.files.whole import write_json
 from datamodules.sizes import InputSize, fixed
 from models.artefacts import Engine
-from models.artefacts.form import ExportOptions, Opened, Reopened, save, smooth
+from models.artefacts.form import (
+    ExportOptions,
+    Opened,
+    Reopened,
+    largest,
+    save,
+    smooth,
+)
 from models.artefacts.onnx import FORM
 from models.artefacts.programs import PACKAGES, OnnxNetwork, Runner
 from models.artefacts.published.identity import ONNX_FILE
@@ -113,13 +120,13 @@ def _difference(network: DepthPredictor, reference: Reopened, size: InputSize) -
     """Largest |a - b| over a picture's range, of three sizes."""
     patch_px = network.patch_px
     sizes = (fixed(size, patch_px), (5 * patch_px, 7 * patch_px), (9 * patch_px,) * 2)
-    worst = 0.0
+    each = []
     for count, probe in enumerate(sizes, 1):
         image = smooth(count if probe != sizes[0] else 1, probe)
         expected, found = reference(image), network(image)
         reach = (expected.max() - expected.min()).clamp(min=1e-3 * expected.abs().max())
-        worst = max(worst, float((found - expected).abs().max() / reach))
-    return worst
+        each.append(float((found - expected).abs().max() / reach))
+    return largest(each)
 
 
 def _folder(source: str) -> Path:

@@ -1,6 +1,8 @@
 """What a form on disk is: how it is written, opened, checked, and used by others."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -28,7 +30,7 @@ class Asked:
     network: str | None = None
     """SIZE,VERSION,KIND[,MAX_DEPTH] of official weights under another name."""
     base: str | None = None
-    """The base of a PEFT folder."""
+    """The base of an adapter, if it is not the one that it says."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,13 @@ def save(form: Form[M], opened: M, folder: Path, options: ExportOptions) -> floa
         except SafetensorError as error:
             # Its writer has no OSError for a full disk.
             raise ExportError(f"{folder} cannot be written ({error})") from None
-        reopened, worst = form.reopened(new), 0.0
+        reopened, each = form.reopened(new), []
         for probe in form.probes(opened, options.image_size):
             found = opened.difference(reopened, probe)
             if found is None:
                 found = difference(opened.adapted, reopened, probe)
-            worst = max(worst, found)
+            each.append(found)
+        worst = largest(each)
         allowed = form.allowed(options)
         if not worst <= allowed:
             raise ExportError(
@@ -148,6 +151,11 @@ def check_free(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "not empty" if folder.is_dir() else "no folder"
         raise ExportError(f"{folder} exists and is {what}; give another folder")
+
+
+def largest(differences: Iterable[float]) -> float:
+    """The largest, or NaN if one is NaN, which `max` may lose; 0 of none."""
+    return max(differences, key=lambda found: (math.isnan(found), found), default=0.0)
 
 
 @torch.no_grad()

@@ -5,14 +5,13 @@ adapter folders by themselves, and `router.safetensors`, if there is a router.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from models.artefacts.adapter_folder import DESCRIPTION_FILE
-from models.artefacts.base import Base
 from models.artefacts.checkpoint import ADAPTERS, checkpoint_content, restored
 from models.artefacts.depth_adapter import DepthAdapter
 from models.artefacts.depth_record import DepthRecord
@@ -64,8 +63,7 @@ class Several:
                 f"{adapter.source} does not say which base it is for; give it as "
                 "--model, with --base"
             )
-        if weights is not None:
-            record = replace(record, base=Base.found(weights, record.base.part))
+        record = record.on(weights)
         path = Path(self.source)
         network = restored(record, dict(adapter.tensors), path)
         return Opened(network, record, record.image_size, self.source)

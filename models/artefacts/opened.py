@@ -1,5 +1,6 @@
 """A network that was opened, and what is known of it."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from models.artefacts.depth_record import DepthRecord
     from models.artefacts.record import Record
 
+LOST = 0.01
+"""Part of an increment that folding in may round away without a word."""
 
 Reopened = Callable[[Any], Any]
 """What was written, loaded again: of depth, images (B, 3, H, W) to (B, 1, H, W)."""
@@ -81,8 +84,17 @@ class OpenedModel(ABC):
         return fingerprint(self.network)
 
     def merged(self) -> nn.Module:
-        """The network with its adapters folded in, in place, ready to predict."""
-        merge(self.network)
+        """The network with its adapters folded in, in place, ready to predict.
+
+        Warns where the weights' format rounds much of an increment away.
+        """
+        if (lost := merge(self.network).rounding) > LOST:
+            warnings.warn(
+                f"folding in rounds {lost:.0%} of a layer's increment away, since the "
+                "base's weights have few bits; --export-format adapter or peft keeps "
+                "all of it",
+                stacklevel=2,
+            )
         return self.network.eval()
 
     def notes(self) -> dict[str, object]:

@@ -38,11 +38,19 @@ def open_model(source: str, asked: Asked | None = None) -> OpenedModel:
     if path.suffix != ".ckpt":
         path = locate(source)
     if path.suffix == ".ckpt" and (not path.exists() or _is_ours(path)):
-        network, record = load_checkpoint(path)
+        _check_network(asked, source)
+        network, record = load_checkpoint(path, asked.base)
         return record.opened(network, source)
     # The merged folder's form comes last: it takes what has no other.
     forms = [form_named(n, of) for of in (LANGUAGE_FORMS, FORMS) for n in of]
     own = next((f for f in forms if f is not MERGED and f.recognises(path)), MERGED)
+    if own is not MERGED:
+        _check_network(asked, source)
+    if own.folds_in and asked.base is not None:
+        raise CheckpointError(
+            f"--base {asked.base} has no effect: {source} is a whole network; leave it "
+            "out"
+        )
     return replace(own.open(path, asked), source=source)
 
 
@@ -51,7 +59,7 @@ def open_adapter(source: str | Path, asked: Asked | None = None) -> DepthAdapter
 
     Args:
         source: A `.ckpt`, an adapter folder or a PEFT folder, or a Hub id of one.
-        asked: The base of a PEFT folder that does not say it.
+        asked: The base of a PEFT folder, if it is not the one that it says.
 
     Raises:
         UserError: If it is no adapter, or damaged.
@@ -81,6 +89,13 @@ def _adapter(
             "model"
         )
     return DepthAdapter.of(record, tensors, source)
+
+
+def _check_network(asked: Asked, source: str) -> None:
+    if asked.network is not None:
+        raise CheckpointError(
+            f"--network {asked.network} has no effect: {source} says itself what it is"
+        )
 
 
 def _is_ours(path: Path) -> bool:

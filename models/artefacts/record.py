@@ -6,10 +6,8 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from models.adapters import AdapterConfig, adapt
 from models.adapters.state import adapter_names, config_of, describe
 from models.artefacts.base import Base
+from models.artefacts.descriptions import FORMAT_VERSION
 from models.artefacts.facts import Facts
 from models.artefacts.files import misfits, not_finite, shapes_of
 from models.errors import CheckpointError
@@ -24,7 +23,6 @@ from models.errors import CheckpointError
 if TYPE_CHECKING:
     from models.artefacts.opened import OpenedModel
 
-FORMAT_VERSION = 1
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -89,6 +87,24 @@ class Record(ABC, Generic[N]):
             "scores": self.scores,
         }
 
+    def on(self, weights: str | None) -> Self:
+        """The same on the base that a user names; None leaves its own.
+
+        Raises:
+            CheckpointError: If the whole network was trained.
+        """
+        if weights is None:
+            return self
+        if self.adapter is None:
+            raise CheckpointError(
+                f"--base {weights} has no effect on a whole network; leave it out"
+            )
+        return dataclasses.replace(self, base=self._base(weights))
+
+    def _base(self, weights: str) -> Base:
+        """Other weights in the base's place."""
+        return Base.found(weights, self.base.part)
+
     def restore(self, tensors: Mapping[str, Tensor]) -> N:
         """Load the base, put the adapter in, and fill in the trained tensors.
 
@@ -121,9 +137,9 @@ class Record(ABC, Generic[N]):
         """
         if self.adapter is not None and sha256 != self.base_sha256:
             raise CheckpointError(
-                f"it was trained on the base {self.base.weights or 'random'} with "
-                f"SHA-256 {self.base_sha256[:12]}..., but the weights found there now "
-                f"have {sha256[:12]}...; give the same base"
+                f"it was trained on a base with SHA-256 {self.base_sha256[:12]}..., "
+                f"and the weights of {self.base.weights or 'random'} have "
+                f"{sha256[:12]}...; give the same base"
             )
 
     def check_tensors(self, network: N, tensors: Mapping[str, Tensor]) -> None:
@@ -146,39 +162,6 @@ class Record(ABC, Generic[N]):
             return state
         new = self.new_names(network)
         return adapter_names(network, (name for name in state if name.startswith(new)))
-
-
-def check_version(description: Mapping[str, Any], origin: str) -> None:
-    """Refuse what was written by a newer version of this program.
-
-    Raises:
-        CheckpointError: Naming both versions.
-    """
-    version = description.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{origin}: its format version is {version}, this program knows up to "
-            f"{FORMAT_VERSION}; update the program"
-        )
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Say of a record that was changed by other hands what cannot be read.
-
-    Raises:
-        CheckpointError: Naming the file, and the entry that is missing or strange.
-    """
-    try:
-        yield
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} has no {error}; save the adapter again"
-        ) from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is not as this program writes it ({error}); save the adapter again"
-        ) from None
 
 
 def shared_fields(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.artefacts.depth_record import DepthRecord
+from models.artefacts.descriptions import KIND
 from models.artefacts.families import class_named
 from models.artefacts.record import Record
-
-KIND = "record"
-"""Under which a description names the class of its record, if that is not depth's."""
 
 
 def record_from(content: Mapping[str, Any]) -> Record[Any]:

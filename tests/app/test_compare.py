@@ -65,7 +65,8 @@ def test_compare__leaves_out_what_only_one_has_and_says_so(tmp_path, capsys):
     ("name", "text", "message"),
     [
         ("gone.csv", None, "should be one CSV"),
-        ("a.csv", "", "has no column image"),
+        ("a.csv", "", "has the columns none"),
+        ("a.csv", "image\nx\n", "has no rows with scores"),
         ("a.csv", "image,delta1\nx,high\n", "a score that is no number"),
         ("a.csv", "image,delta1\nother,1\n", "no image in common"),
     ],
@@ -104,3 +105,15 @@ def test_test__writes_each_image_and_their_mean_is_the_result(tmp_path, monkeypa
         mean = np.mean([float(row[name]) for row in rows])
         # The mean is a float32; it was summed in float64.
         assert mean == pytest.approx(value, rel=1e-6)
+
+
+def test_compare__one_image_in_several_rows(tmp_path, capsys):
+    """Of frames that share a picture each row counts, in its order."""
+    rows = [["x", 0.5, 1.0], ["x", 0.9, 1.0], ["y", 0.3, 1.0]]
+    one = write(tmp_path / "one.csv", rows)
+    two = write(tmp_path / "two.csv", [[n, d + 0.1, a] for n, d, a in rows])
+    main([one, two])
+    said = capsys.readouterr().out
+    assert "3 images" in said
+    row = next(line for line in said.splitlines() if line.startswith("delta1"))
+    assert row.split()[1:4] == ["0.5667", "0.6667", "+0.1000"]

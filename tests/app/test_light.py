@@ -47,7 +47,7 @@ WRONG = {
     "depth_scale": ("7", "invalid choice: '7'"),
     "colormap": ("rainbow", "invalid choice"),
     "size": ("12by4", "is not a number, WxH, maxN, or native"),
-    "fx": ("-1", "must be above 0 pixels"),
+    "fx": ("-1", "must be pixels, above 0"),
     "fov": ("200", "between 0 and 180 degrees"),
     "batch_size": ("0", "must be at least 1"),
     "workers": ("x", "invalid int value"),

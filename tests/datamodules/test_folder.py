@@ -1,3 +1,5 @@
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -109,11 +111,18 @@ def test_damaged_root__says_what_is_wrong(rgbd, damage, message):
         ({"val_fraction": 2}, "val_fraction 2"),
         ({"image_size": (30, 42)}, r"multiples of 14; the nearest is \[28, 42\]"),
         ({"batch_size": 0}, "batch_size 0"),
+        ({"depth_scale": math.inf}, "depth_scale inf must be above 0 and finite"),
+        ({"max_depth": -5}, "max_depth -5 must be metres, above 0 and finite"),
+        ({"max_depth": math.nan}, "max_depth nan"),
+        ({"image_size": (0, 42)}, r"image_size \[0, 42\] must be"),
+        ({"seed": -1}, "seed -1 must be a whole number from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed 4294967296"),
+        ({"root": ""}, "root is empty"),
     ],
 )
 def test_options__wrong_ones_are_named(rgbd, options, message):
     with pytest.raises(DataError, match=message):
-        module(rgbd, **options)
+        module(**{"root": rgbd, **options})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from lightning.pytorch import Trainer
 from app.prediction.command import main as predict
 from app.training.command import main
 from datamodules.commonsense import CommonsenseDataModule
+from models.adapters import LoRA
 from models.artefacts.checkpoint import load_checkpoint, read_checkpoint
+from models.errors import OptionError
 from models.language_module import LanguageModule
 from models.scoring import LanguageScoring
 from tests.app.training.test_train import write_config
@@ -297,3 +299,19 @@ def test_options__of_language_are_refused_of_depth(tmp_path, tiny_weights, capsy
     error = capsys.readouterr().err
     assert "--scoring likelihood is not for DepthAnythingModule" in error
     assert "it takes align, flip_tta, boundary" in error
+
+
+@pytest.mark.parametrize("how", ["likelihood", "generate"])
+def test_test__of_what_gives_no_numbers_is_refused(models, tasks, how):
+    """NaN would be an answer: the first option, or none."""
+    model = LanguageModule(str(models / "llama"), LoRA(rank=2))
+    with torch.no_grad():
+        for name, parameter in model.network.named_parameters():
+            if name.endswith("adapter.up"):
+                parameter.fill_(float("nan"))
+    model.scoring = LanguageScoring(how, beams=1, new_tokens=2)
+    silent = {"logger": False, "enable_progress_bar": False, "devices": 1}
+    tester = Trainer(accelerator="cpu", enable_model_summary=False, **silent)
+    data = CommonsenseDataModule(str(tasks), tasks=["openbookqa"], n_val=4)
+    with pytest.raises(OptionError, match="logits are not numbers on 7 of 7 questions"):
+        tester.test(model, datamodule=data)

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file, save_file
 
-from datamodules import SyntheticDataModule
+from datamodules import FolderDataModule, SyntheticDataModule
 from models import DepthAnythingModule, DINOv2Module
 from models.adapters import AdapterError, DoRA, Lava, LoRA, SVDiff, TrainFully, Tucker
 from models.artefacts.adapter_folder import load_adapter, save_adapter
@@ -17,6 +17,7 @@ from models.artefacts.merged import save_network
 from models.errors import CheckpointError
 from models.networks import DepthNetwork, NetworkSpec
 from models.optimisation import Optimisation
+from models.scoring import Scoring
 
 SIZE = (28, 42)
 LAVA = Lava(rank=2)
@@ -103,6 +104,22 @@ def test_resume__within_an_epoch_at_the_same_sample(tmp_path, tiny_weights, size
     assert sum(len(paths) for _, *paths in seen) == 4 + 8
     schedule = again.lr_scheduler_configs[0].scheduler
     assert schedule.steps == again.global_step == 2 + len(seen)
+
+
+@pytest.mark.parametrize("times", [0.25, 1.0, 4.0])
+def test_before__median_scaled_is_what_test_gives(rgbd, tiny_weights, times):
+    """Scaled before the protocol clamps: beyond its range there is more to mend."""
+    model = module(tiny_weights, optimisation=Optimisation(0.0, 0.0))
+    model.metres = lambda depth, batch: times * depth
+    options = {"logger": False, "max_steps": 1, "enable_checkpointing": False}
+    run = Trainer(accelerator="cpu", num_sanity_val_steps=-1, **options)
+    given = {"image_size": SIZE, "batch_size": 2, "num_workers": 0}
+    frames = FolderDataModule(str(rgbd), 1000, 10.0, val_fraction=0.5, **given)
+    run.fit(model, frames)
+    before = model.rows_before()[""]
+    model.scoring = Scoring(align="median")
+    (found,) = run.test(model, frames, verbose=False)
+    assert {f"test/{name}": value for name, value in before.items()} == found
 
 
 def test_checkpoint__holds_what_was_trained_and_nothing_else(tmp_path, tiny_weights):

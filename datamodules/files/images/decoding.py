@@ -130,6 +130,8 @@ def _to_8_bits(
     if bits is not None and top < 2**bits:
         # Where more is used, the file's bits are already shifted up, as PNG wants it.
         white = 2**bits - 1
+    if header.zero_is_white:  # Pillow minds it, and OpenCV does not
+        pixels = (white - pixels).astype(np.uint16)
     return cv2.convertScaleAbs(pixels, alpha=255 / white).astype(np.uint8, copy=False)
 
 

@@ -45,6 +45,8 @@ class ImageHeader:
     """Of 16-bit pictures, where the file says how many of the bits count."""
     orientation: int
     """As in EXIF: 1 is upright."""
+    zero_is_white: bool
+    """Whether a larger number is a darker grey, as in some TIFFs."""
     focal_35mm: float | None
     """Focal length in mm that shows as much of the scene on 36x24 mm film."""
 
@@ -103,7 +105,7 @@ def header_of(
         TooManyPixelsError: For more than `max_pixels`.
         DataError: For what is never read: raw files, other numbers.
     """
-    bits, significant = 8, None
+    bits, significant, zero_is_white = 8, None, False
     if kind == "PNG":
         # Pillow decodes all of a PNG to look for EXIF behind its pixels.
         png = png_header(file)
@@ -114,6 +116,7 @@ def header_of(
         _check_tiff(tiff, path)
         size, bits, significant = tiff.size, tiff.bits, tiff.significant_bits
         orientation, focal_mm = tiff.orientation, tiff.focal_35mm
+        zero_is_white = tiff.zero_is_white
     else:
         file.seek(0)
         with Image.open(file, formats=[kind]) as image:
@@ -127,7 +130,9 @@ def header_of(
         )
     if orientation not in range(1, 9):
         orientation = 1
-    return ImageHeader(kind, size, bits, significant, orientation, focal_mm)
+    return ImageHeader(
+        kind, size, bits, significant, orientation, zero_is_white, focal_mm
+    )
 
 
 def _check_tiff(tiff: TiffHeader, path: Path) -> None:

@@ -13,6 +13,7 @@ _BIG_TIFF = b"+"
 _UNSIGNED, _FLOAT = 1, 3
 _REDUCED = 1
 """NewSubfileType of a preview: raw files have one in their first directory."""
+_ZERO_IS_WHITE = 0
 _SENSOR = (32803, 34892)
 """PhotometricInterpretation of a colour filter array, and of linear raw."""
 # Numbers of tags (TIFF 6.0, DNG 1.6, EXIF 2.3).
@@ -74,6 +75,8 @@ class TiffHeader:
     """The type of the numbers, in words."""
     raw: bool
     """Whether the page is a raw file's: its sensor's pixels, or a small preview."""
+    zero_is_white: bool
+    """Whether a larger number is a darker grey."""
     orientation: int
     focal_35mm: float | None
 
@@ -116,6 +119,7 @@ def tiff_header(file: BinaryIO) -> TiffHeader:
         raw=_DNG in tags
         or tags.get(_PHOTOMETRIC) in _SENSOR
         or bool(int(tags.get(_SUBFILE, 0)) & _REDUCED),
+        zero_is_white=tags.get(_PHOTOMETRIC) == _ZERO_IS_WHITE,
         orientation=int(tags.get(_ORIENTATION, 1)),
         focal_35mm=focal_35mm,
     )

@@ -1,8 +1,10 @@
 """Which files there are, asked a folder at a time: a look-up a file is slow."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from datamodules.errors import DataError
 
 _FEW = 16
 """So many files of one folder are asked for one by one: the folder may be huge."""
@@ -23,7 +25,7 @@ def missing_files(root: str, names: Iterable[str]) -> list[int]:
     for relative, wanted in folders.items():
         folder, there = Path(root, relative), set[str]()
         if len(wanted) > _FEW:
-            there = {entry.name for entry in _entries(folder) if entry.is_file()}
+            there = {entry.name for entry in _entries(folder) if _is(entry.is_file)}
         missing += [
             place
             for place, name in wanted
@@ -36,7 +38,11 @@ def missing_files(root: str, names: Iterable[str]) -> list[int]:
 def files_below(folder: Path) -> Iterator[str]:
     """Paths of all files below a folder, relative to it; what begins with a dot not.
 
-    Links to folders are followed, unless they lead back to where they were met.
+    Links to folders are followed, unless they lead back to where they were met; links
+    to nothing are files that cannot be read.
+
+    Raises:
+        DataError: If a folder may not be looked into.
     """
     yield from _below(str(folder), "", frozenset())
 
@@ -44,7 +50,8 @@ def files_below(folder: Path) -> Iterator[str]:
 def folders_in(folder: Path) -> list[str]:
     """Names of a folder's folders, sorted; those that begin with a dot not."""
     entries = _entries(folder)
-    return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    names = (e.name for e in entries if not e.name.startswith(".") and _is(e.is_dir))
+    return sorted(names)
 
 
 def _below(
@@ -57,15 +64,25 @@ def _below(
     for entry in sorted(_entries(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if _is(entry.is_dir):
             yield from _below(entry.path, f"{prefix}{entry.name}/", above | {here})
-        elif entry.is_file():
+        elif _is(entry.is_file) or entry.is_symlink():
             yield prefix + entry.name
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """What `is_dir` or `is_file` says; of a link to itself it raises."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise DataError(f"{folder} cannot be looked into ({error.strerror})") from None

@@ -77,6 +77,10 @@ def find_in_tree(
     return Pairs(root, images, depths, depth_scale, np.array(cameras, np.float32))
 
 
+DEEPEST = 5
+"""Levels of scenes below a root: a data set, a split, a place, a scene, a camera."""
+
+
 class _Names:
     """What folders of pictures and of depth maps may be called."""
 
@@ -89,10 +93,19 @@ class _Names:
         """The root itself, or the folders below it that are scenes."""
         if self._is_scene(root):
             return [root]
-        found = [
-            scene for name in folders_in(root) for scene in self._below(root / name)
-        ]
+        halves: list[Path] = []
+        found = self._in(root, 0, halves)
         if found:
+            if halves:
+                names = ", ".join(str(half.relative_to(root)) for half in halves[:3])
+                more = ", ..." if len(halves) > 3 else ""
+                warnings.warn(
+                    f"{len(halves)} folders of {root} have pictures or depth maps "
+                    f"alone and are left out: {names}{more}; call what they lack as "
+                    "in the others, or say how with --data.image_folder and "
+                    "--data.depth_folder",
+                    stacklevel=2,
+                )
             return found
         there = ", ".join(f"{name}/" for name in folders_in(root)[:8]) or "no folders"
         raise DataError(
@@ -102,16 +115,21 @@ class _Names:
             "file; name others with --data.image_folder and --data.depth_folder"
         )
 
-    def _below(self, folder: Path, depth: int = 0) -> list[Path]:
-        if self._is_scene(folder):
-            return [folder]
-        if depth == 4:  # a data set, a split, a scene, a camera
+    def _in(self, folder: Path, depth: int, halves: list[Path]) -> list[Path]:
+        """The scenes below a folder; adds those that have one of the two folders."""
+        if depth == DEEPEST:
             return []
-        return [
-            scene
-            for name in folders_in(folder)
-            for scene in self._below(folder / name, depth + 1)
-        ]
+        found: list[Path] = []
+        for name in folders_in(folder):
+            below = folder / name
+            if self._is_scene(below):
+                found.append(below)
+                continue
+            scenes = self._in(below, depth + 1, halves)
+            found += scenes
+            if not scenes and any(_called(below, n) for n in (self.image, self.depth)):
+                halves.append(below)
+        return found
 
     def is_sequence(self, folder: Path) -> bool:
         """Whether a scene is matched by time; folders that are named are not."""

@@ -106,16 +106,14 @@ class _Segments(torch.autograd.Function):
             w = routes[k].weight.to(x.dtype).mT
             _multiply(x[start:stop], w, routes[k].bias, y[start:stop])
         turned: Tensor | None = None
+        of_turned = routes[0].weight
         room = Room()
         for k, own in enumerate(routes):
             v = None
             if not own.joins(hybrids[k]):
-                if (
-                    k == 0
-                    or turned is None
-                    or not same(own.weight, routes[k - 1].weight)
-                ):
+                if turned is None or not same(own.weight, of_turned):
                     turned = own.weight.to(x.dtype).mT.contiguous()
+                    of_turned = own.weight
                 v = own.turned(turned, hybrids[k], room)
             for i, x_run, y_run in _runs_of(k, runs, x, y):
                 product = y_run

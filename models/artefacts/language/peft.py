@@ -9,7 +9,7 @@ from models.artefacts.files import KEY, read_json, read_tensors
 from models.artefacts.form import Asked, ExportOptions, Form
 from models.artefacts.language.record import LanguageRecord, OpenedLanguage
 from models.artefacts.peft.adapters import load_peft, save_peft
-from models.artefacts.peft.folder import CONFIG_FILE, WEIGHTS_FILE
+from models.artefacts.peft.folder import CONFIG_FILE, WEIGHTS_FILE, base_of
 from models.artefacts.peft.naming import PLAIN
 from models.errors import ExportError
 from models.networks.causal import load_causal, load_tokenizer, where
@@ -37,12 +37,12 @@ class LanguagePeft(Form[OpenedLanguage]):
     def open(self, path: Path, asked: Asked) -> OpenedLanguage:
         record: LanguageRecord | None = None
         notes = read_tensors(path / WEIGHTS_FILE, AdapterError)[1]
-        if KEY in notes and asked.base is None:
-            record = LanguageRecord.from_dict(json.loads(notes[KEY]))
+        if KEY in notes:
+            record = LanguageRecord.from_dict(json.loads(notes[KEY])).on(asked.base)
             network, tokenizer = record.load_base(), load_tokenizer(record.tokenizer)
         else:
             config = read_json(path / CONFIG_FILE, AdapterError)
-            base = asked.base or config.get("base_model_name_or_path")
+            base = asked.base or base_of(config)
             if not isinstance(base, str):
                 raise AdapterError(
                     f"{path} does not say which base its adapter is for; give --base "
@@ -61,7 +61,9 @@ class LanguagePeft(Form[OpenedLanguage]):
         record = opened.record
         if record is None or record.adapter is None or record.base.weights is None:
             raise ExportError(f"{opened.source} has no adapter to write as PEFT's")
-        base = options.base_model or where(record.base.weights)[0]
+        place, revision = where(record.base.weights)
+        own = place if revision == "main" else f"{place}@{revision}"
+        base = options.base_model or own
         save_peft(opened.network, record.adapter, folder, base, record, PLAIN)
 
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from datamodules.sizes import InputSize
 from models.artefacts import LANGUAGE_FORMS
-from models.artefacts.base import fingerprint
+from models.artefacts.base import Base, fingerprint
+from models.artefacts.descriptions import KIND
 from models.artefacts.facts import Facts, Result
 from models.artefacts.families import class_name
 from models.artefacts.opened import Opened, OpenedModel, Reopened
 from models.artefacts.record import Record, shared_fields
-from models.artefacts.records import KIND
 from models.errors import ExportError
 from models.networks.causal import (
     TINY_LANGUAGE,
@@ -61,6 +61,9 @@ class LanguageRecord(Record[nn.Module]):
         network = load_causal(self.base.weights, self.network.dtype).network  # type: ignore[arg-type]
         self.check_base(fingerprint(network))
         return network
+
+    def _base(self, weights: str) -> Base:
+        return dataclasses.replace(self.base, weights=weights, commit=None)
 
     def new_names(self, network: nn.Module) -> tuple[str, ...]:
         return ()

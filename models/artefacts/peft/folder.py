@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -164,16 +164,20 @@ def write_folder(
         folder: Made if missing.
         options: Of the adapters.
         tensors: By their names in `transformers`.
-        base_model: For PEFT to find.
+        base_model: For PEFT to find: a folder, or owner/name[@revision].
         network: Of which is noted what PEFT has no word for, in the file's metadata.
         naming: Its names in `transformers`.
         record: How we rebuild the network, likewise.
     """
+    base, _, revision = (base_model or "").rpartition("@")
+    if not base or Path(str(base_model)).exists():
+        base, revision = base_model or "", ""
     content = {
         "peft_type": "LORA",
         "task_type": naming.task_type,
         "auto_mapping": naming.base_class(network),
-        "base_model_name_or_path": base_model,
+        "base_model_name_or_path": base or None,
+        "revision": revision or None,
         "inference_mode": True,
         **asdict(options),
         **({"fan_in_fan_out": True} if naming.transposed(network) else {}),
@@ -186,6 +190,14 @@ def write_folder(
         stored = {PREFIX + name: tensor for name, tensor in tensors.items()}
         save_tensors(new / WEIGHTS_FILE, stored, notes)
         write_json(new / CONFIG_FILE, content)
+
+
+def base_of(config: Mapping[str, Any]) -> str | None:
+    """The base that a configuration of PEFT names, as this project calls it."""
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(base, str):
+        return None
+    return f"{base}@{revision}" if revision and not Path(base).exists() else base
 
 
 def exactly(name: str) -> str:

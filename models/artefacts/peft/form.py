@@ -9,10 +9,11 @@ from models.adapters.state import adapter_names
 from models.artefacts.base import Base, fingerprint
 from models.artefacts.depth_adapter import DepthAdapter
 from models.artefacts.depth_record import DepthRecord
+from models.artefacts.descriptions import check_depth, check_version, readable
 from models.artefacts.files import KEY, read_json, read_tensors
 from models.artefacts.form import Asked, ExportOptions, Form, Opened
 from models.artefacts.peft.adapters import load_peft, save_peft
-from models.artefacts.peft.folder import CONFIG_FILE, SPEC, WEIGHTS_FILE
+from models.artefacts.peft.folder import CONFIG_FILE, SPEC, WEIGHTS_FILE, base_of
 from models.artefacts.published.identity import identify
 from models.artefacts.published.sources import locate
 from models.errors import ExportError
@@ -37,9 +38,11 @@ class Peft(Form[Opened]):
 
     def open(self, path: Path, asked: Asked) -> Opened:
         network, record = self._network(path, asked)
-        load_peft(network, path)
-        size = None if record is None else record.image_size
-        return Opened(network, record, size, str(path))
+        config = load_peft(network, path)
+        if record is None:
+            return Opened(network, None, None, str(path))
+        record = replace(record, adapter=config)
+        return Opened(network, record, record.image_size, str(path))
 
     def open_adapter(self, path: Path, asked: Asked) -> DepthAdapter:
         """The adapter apart from its base, which has to be read to know its layers."""
@@ -47,18 +50,25 @@ class Peft(Form[Opened]):
         sha256 = fingerprint(network)
         config = load_peft(network, path)
         state = network.state_dict()
-        tensors = {name: state[name] for name in adapter_names(network)}
-        if record is not None:
-            record = replace(record, adapter=config)
-        return DepthAdapter(config, tensors, sha256, record=record)
+        if record is None:
+            tensors = {name: state[name] for name in adapter_names(network)}
+            return DepthAdapter(config, tensors, sha256)
+        record = replace(record, adapter=config)
+        names = record.saved_names(network)
+        return DepthAdapter.of(record, {n: state[n] for n in names}, str(path))
 
     def _network(
         self, path: Path, asked: Asked
     ) -> tuple[DepthNetwork, DepthRecord | None]:
         """The plain network that an adapter is for, and its record."""
         notes = read_tensors(path / WEIGHTS_FILE, AdapterError, mapped=True)[1]
-        if KEY in notes and asked.base is None:
-            record = DepthRecord.from_dict(json.loads(notes[KEY]))
+        if KEY in notes:
+            description = json.loads(notes[KEY])
+            check_version(description, str(path))
+            check_depth(description, str(path))
+            with readable(path / WEIGHTS_FILE):
+                record = DepthRecord.from_dict(description)
+            record = record.on(asked.base)
             network = record.load_base()
             assert isinstance(network, DepthNetwork)
             return network, record
@@ -96,7 +106,7 @@ def _base(folder: Path, noted: str | None, given: str | None) -> DepthNetwork:
         AdapterError, NetworkError: If nothing tells, or it cannot be had.
     """
     config = read_json(folder / CONFIG_FILE, AdapterError)
-    source = given or config.get("base_model_name_or_path")
+    source = given or base_of(config)
     if not isinstance(source, str):
         raise AdapterError(
             f"{folder} does not say which base its adapter is for; give --base (a "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from datamodules.sizes import InputSize, Shrink
+from models.artefacts.descriptions import check_depth, check_version, readable
 from models.artefacts.families import network_from_dict
 from models.artefacts.files import KEY, read_json, read_torch
 from models.artefacts.published import depth_anything_3
@@ -100,7 +101,9 @@ def identify(path: Path) -> Identity:
     if config.is_file():
         content = read_json(config, NetworkError)
         if content.get("format") == FORMAT:
-            return _said(content)
+            check_version(content, str(config))
+            with readable(config):
+                return _said(content)
         if content.get("model_type") == "depth_anything":
             return _from_transformers(content, folder)
         if isinstance(called := content.get(depth_anything_3.MODEL_NAME), str):
@@ -111,9 +114,12 @@ def identify(path: Path) -> Identity:
         checkpoint = read_torch(path, NetworkError)
         if isinstance(checkpoint, Mapping) and KEY in checkpoint:
             record = checkpoint[KEY]
+            check_version(record, str(path))
+            check_depth(record, str(path))
             if "network" not in record:
                 raise merge_first(path)
-            return _said(record)
+            with readable(path):
+                return _said(record)
     # The Hub's cache keeps the repository's name in a folder's.
     cached = [part for part in path.parts if part.startswith("models--")]
     for name in (path.name, *cached):
@@ -129,7 +135,7 @@ def merge_first(path: Path) -> NetworkError:
     return NetworkError(
         f"{path} holds no whole network to start from; make one with: python "
         f"predict.py --model {path} --export MERGED (of an ONNX program: of what it "
-        "was exported from), then give MERGED"
+        "was exported from; of a mixed run with --adapter NAME, too), then give MERGED"
     )
 
 

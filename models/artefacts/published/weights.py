@@ -214,7 +214,7 @@ def _content(path: Path) -> object:
         return read_tensors(path, NetworkError, mapped=True)[0]
     content = read_torch(path, NetworkError)
     if isinstance(content, Mapping) and KEY in content:
-        if content[KEY]["adapter"] is not None:
+        if content[KEY].get("adapter", "several") is not None:
             raise merge_first(path)
         # What else the checkpoint holds is training's.
         return content["state_dict"]

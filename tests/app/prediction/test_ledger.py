@@ -1,12 +1,14 @@
 """What is noted stays, whoever noted it and whenever it was killed."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from app.prediction.ledger import LEDGER, Ledger
+from app.prediction.ledger import LEDGER, Ledger, stamp
 from datamodules.errors import DataError
+from datamodules.files.pictures import Picture
 
 HEADER = {"model": "m", "png_units_per_metre": None}
 OTHER = {"model": "n", "png_units_per_metre": None}
@@ -167,3 +169,72 @@ def test_other_file__in_its_place_is_named(tmp_path):
     (tmp_path / LEDGER).write_text('{"header": {}, "files": {"a": {"error": ""}}}')
     with pytest.raises(DataError, match="is not a list of predictions"):
         Ledger(tmp_path, HEADER).done(("npy",))
+
+
+def pictured(folder: Path, source: Path, name="a.png") -> dict[str, object]:
+    """An entry of a picture as it is now."""
+    return {
+        **entry(folder, name, "npy"),
+        "source": str(source),
+        "stamp": stamp(source),
+    }
+
+
+def noted(tmp_path, content="picture"):
+    """A folder with the prediction of `A/a.png`, and that picture."""
+    source, out = tmp_path / "A/a.png", tmp_path / "out"
+    for folder in (source.parent, out):
+        folder.mkdir()
+    source.write_text(content)
+    ledger = Ledger(out, HEADER)
+    ledger.note("a.png", pictured(out, source))
+    ledger.close()
+    return source, out
+
+
+def asked(out: Path, path: Path, formats=("npy",)) -> set[str]:
+    return Ledger(out, HEADER).done(formats, [Picture(path, "a.png")])
+
+
+def test_done__is_the_same_picture_also_from_elsewhere(tmp_path, monkeypatch):
+    source, out = noted(tmp_path)
+    assert asked(out, source) == {"a.png"}
+    monkeypatch.chdir(source.parent)
+    assert asked(out, Path("a.png")) == {"a.png"}
+    moved = source.parent.rename(tmp_path / "B") / "a.png"
+    assert asked(out, moved) == {"a.png"}
+
+
+def test_done__a_picture_that_was_changed_is_not(tmp_path):
+    source, out = noted(tmp_path)
+    source.write_text("another picture")
+    ledger = Ledger(out, HEADER)
+    assert ledger.done(("png",), [Picture(source, "a.png")]) == set()
+    ledger.note("a.png", {**pictured(out, source), "formats": [], "outputs": []})
+    ledger.close()
+    # What is left of the former one is none of it.
+    assert files(out) == {}
+
+
+@pytest.mark.parametrize("content", ["another picture", "pictur2"])
+def test_done__another_picture_of_the_name_is_refused(tmp_path, content):
+    """Also one of the same size and time, where the first one is still there."""
+    source, out = noted(tmp_path)
+    other = tmp_path / "B/a.png"
+    other.parent.mkdir()
+    other.write_text(content)
+    times = source.stat()
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(DataError, match="other pictures that have the same names, 1 "):
+        asked(out, other)
+    assert asked(out, source) == {"a.png"}
+
+
+def test_done__entries_of_older_programs_go_by_their_place(tmp_path):
+    source, out = noted(tmp_path)
+    content = json.loads((out / LEDGER).read_text())
+    del content["files"]["a.png"]["stamp"]
+    (out / LEDGER).write_text(json.dumps(content))
+    assert asked(out, source) == {"a.png"}
+    with pytest.raises(DataError, match="other pictures"):
+        asked(out, tmp_path / "B/a.png")

@@ -63,6 +63,12 @@ def test_fit__that_cannot_be_is_refused(pictures, networks, capsys, more, model,
         (["--points-scale", "1"], "--points-scale has no effect here"),
         (["--points", "nowhere.csv"], "--points nowhere.csv does not exist"),
         (["--points", ".", "--points-scale", "0"], "--points-scale 0.0 must be above"),
+        (["--fx", "inf"], "--fx inf must be pixels, above 0 and finite"),
+        (["--fx", "50", "--cx", "nan"], "--cx nan must be pixels, and finite"),
+        (["--fx", "50", "--fov", "60"], "--fx and --fov say one thing twice"),
+        (["--fov", "60", "--assume-fov", "5"], "--fov and --assume-fov say one thing"),
+        (["--formats", "npy", "--depth-scale", "256"], "--depth-scale 256 has no"),
+        (["--base", "tiny-rooms"], "--base tiny-rooms has no effect"),
     ],
 )
 def test_options__that_mean_nothing_are_refused(

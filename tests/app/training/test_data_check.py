@@ -37,6 +37,13 @@ def check(tmp_path, root, *more, **options) -> None:
     main(["check", "--config", str(config), *more])
 
 
+def test_check__validation_on_what_is_trained_on_is_suspicious(
+    tmp_path, slopes, capsys
+):
+    check(tmp_path, slopes, val_root=f"{slopes}/../slopes")
+    assert "suspicious: val_root is root itself" in capsys.readouterr().out
+
+
 def test_check__says_what_the_data_are(tmp_path, slopes, capsys):
     check(tmp_path, slopes, "--frames", "5", val_fraction=0.25)
     out = capsys.readouterr().out

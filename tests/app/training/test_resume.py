@@ -161,3 +161,81 @@ def test_null__is_a_value_wherever_it_is_allowed(
     main(["fit", "--config", config, *dry, option, "null"])
     assert {path.name for path in Path().iterdir()} <= {"small.yaml", "runs"}
     assert not list(Path().rglob("*.ckpt"))
+
+
+def step_of(path: Path) -> int:
+    step: int = torch.load(path, weights_only=True, mmap=True)["global_step"]
+    return step
+
+
+def test_last__is_the_end_of_a_run_that_breaks_an_epoch_off(
+    tmp_path, tiny_weights, capsys
+):
+    command = ["fit", "--config", str(write_config(tmp_path, tiny_weights))]
+    main([*command, "--trainer.max_steps", "6"])
+    assert step_of(LAST) == 6
+    assert step_of(LAST.with_name("best.ckpt")) == 4
+    assert "after is of step 4, the last one that was" in capsys.readouterr().out
+    main([*command, "--trainer.max_steps", "6", "--ckpt_path", "last"])
+    assert "all 6 steps: nothing is left; give more --trainer.max_steps" in (
+        capsys.readouterr().out
+    )
+    main([*command, "--ckpt_path", "last"])
+    assert step_of(LAST) == 8
+    progress = torch.load(LAST, weights_only=True)["loops"]["fit_loop"]
+    assert progress["epoch_progress"]["current"]["processed"] == 2
+    assert "WARNING: after" not in capsys.readouterr().out
+
+
+def test_last__is_the_end_before_any_validation(tmp_path, tiny_weights):
+    command = ["fit", "--config", str(write_config(tmp_path, tiny_weights))]
+    main([*command, "--trainer.max_steps", "2", "--trainer.max_epochs", "1"])
+    assert step_of(LAST) == 2
+    main([*command, "--trainer.max_epochs", "1", "--ckpt_path", "last"])
+    assert step_of(LAST) == 4
+
+
+@pytest.mark.parametrize("every", ["1", "2"])
+def test_last__follows_what_is_not_the_best(tmp_path, tiny_weights, every):
+    """Rates of 0: no validation is better than the first."""
+    rates = ("adapter_lr", "head_lr")
+    still = [x for r in rates for x in (f"--model.optimisation.{r}", "0")]
+    command = ["fit", "--config", str(write_config(tmp_path, tiny_weights)), *still]
+    main(
+        [*command, "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch", every]
+    )
+    assert step_of(LAST) == 12
+    assert step_of(LAST.with_name("best.ckpt")) == 4 * int(every)
+
+
+def test_refused_resume__leaves_the_records_as_they_were(
+    tmp_path, tiny_weights, capsys
+):
+    command = ["fit", "--config", str(write_config(tmp_path, tiny_weights))]
+    main(command)
+    records = {
+        p.name: p.read_bytes() for p in RUN.iterdir() if p.suffix in (".csv", ".yaml")
+    }
+    assert {*records} >= {"config.yaml", "metrics.csv"}
+    more = ["--trainer.max_epochs", "3", "--rate_finder.steps", "60"]
+    with pytest.raises(SystemExit):
+        main([*command, "--ckpt_path", "last", *more])
+    assert "is for the beginning of a run" in capsys.readouterr().err
+    now = {
+        p.name: p.read_bytes() for p in RUN.iterdir() if p.suffix in (".csv", ".yaml")
+    }
+    assert now == records
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ["--ckpt_path", "nope.ckpt"],
+        ["--data.seed", "-1"],
+        ["--data.image_size", "[0, 0]"],
+    ],
+)
+def test_refused_fit__leaves_no_folder_of_a_run(tmp_path, tiny_weights, mistake):
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(write_config(tmp_path, tiny_weights)), *mistake])
+    assert not RUN.exists()

@@ -226,6 +226,19 @@ def test_16_bits__of_which_fewer_are_used(tmp_path, suffix, bits):
     np.testing.assert_allclose(read_image(path), expected, atol=0.501)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiff__whose_zero_is_white(tmp_path, bits):
+    grey = WIDE[..., 0] if bits == 16 else (WIDE[..., 0] >> 8).astype(np.uint8)
+    content = cv2.imencode(".tif", grey, [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1].tobytes()
+    tag = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert content.count(tag) == 1
+    (tmp_path / "p").write_bytes(content.replace(tag, tag[:8] + bytes(4)))
+    expected = 255 - grey / (257 if bits == 16 else 1)
+    np.testing.assert_allclose(
+        read_image(tmp_path / "p"), np.stack([expected] * 3, -1), atol=0.501
+    )
+
+
 def test_16_bits__shifted_up_as_png_wants_it(tmp_path):
     high = (WIDE >> 4 << 4) | (WIDE >> 12)
     content = with_chunk(sixteen_bits(".png", high), b"sBIT", bytes([12] * 3))

@@ -38,6 +38,28 @@ def test_hidden__is_found_where_it_is_named_or_lies_in_what_is_named(tmp_path):
     assert names(tmp_path / ".b.png") == [".b.png"]
 
 
+def test_folder__links_to_folders_are_followed_once(tmp_path):
+    touch(tmp_path, "in/a.png", "elsewhere/b.png")
+    (tmp_path / "in/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/round").symlink_to(tmp_path / "in")
+    (tmp_path / "in/gone.png").symlink_to(tmp_path / "nothing.png")
+    assert names(tmp_path / "in") == ["a.png", "gone.png", "more/b.png"]
+
+
+def test_folder__that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png", "closed/b.png")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataError, match=r"closed cannot be looked into \(Permission"):
+        names(tmp_path)
+
+
 segments = st.sampled_from(["a", "b", "c d"])
 relative = st.lists(segments, min_size=1, max_size=4).map("/".join)
 

@@ -188,3 +188,16 @@ def test_associated__is_the_greedy_match_of_all_pairs(one, other):
 def test_associated__long_sequences_take_no_quadratic_time():
     times = np.arange(20_000) / 30
     assert len(associated(list(times), list(times + 0.004))) == 20_000
+
+
+@pytest.mark.parametrize(
+    "half", ["rgb/2.png", "depth/2.png", "rgb/2.png depth16/2.png"]
+)
+def test_tree__a_scene_that_lacks_a_folder_is_said(tmp_path, half):
+    root = touch(tmp_path, "s1/rgb/0.png", "s1/depth/0.png", "color/rgb/1.png")
+    touch(root, "color/depth/1.png", *(f"a/s3/{name}" for name in half.split()))
+    with pytest.warns(UserWarning, match=r"1 folders of .* are left out: a/s3; "):
+        assert [image for image, _ in found(root)] == [
+            "color/rgb/1.png",
+            "s1/rgb/0.png",
+        ]

@@ -166,6 +166,18 @@ def test_export__that_differs_is_not_kept(network, tmp_path, monkeypatch, form):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("broken", [0, 1])
+def test_export__that_is_not_finite_on_one_probe_is_not_kept(
+    network, tmp_path, monkeypatch, broken
+):
+    found = [1e-7, 1e-7, 1e-7, 1e-7]
+    found[broken] = float("nan")
+    monkeypatch.setattr(forms, "difference", lambda *_: found.pop(0))
+    with pytest.raises(ExportError, match="differs from the network by nan"):
+        save(network, tmp_path / "out", "depth-anything")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_difference__sees_a_wrong_pixel(network):
     x = torch.randn(1, 3, 42, 56)
 

@@ -1,5 +1,8 @@
 """Adapters from every form that holds one, into one bank, and back to their bytes."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,10 @@ from models.artefacts.adapter_folder import save_adapter
 from models.artefacts.base import Base
 from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY
+from models.artefacts.form import Asked
+from models.artefacts.opening import open_model
 from models.artefacts.peft.adapters import save_peft
+from models.artefacts.published.identity import identify
 from models.errors import CheckpointError
 from models.networks import DepthNetwork, NetworkSpec
 
@@ -161,3 +167,75 @@ def test_open_adapter__refusals(tmp_path, tiny, tiny_weights):
     adapt(adapted, record.adapter)
     with pytest.raises(AdapterError, match="has adapters already"):
         AdapterBank(adapted)
+
+
+def test_peft__on_a_base_that_is_named_keeps_its_record(kept, tmp_path, tiny_weights):
+    paths, networks, _ = kept
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_weights, moved)
+    found = open_model(str(paths["peft"]), Asked(base=str(moved)))
+    assert found.record is not None
+    assert (found.image_size, found.record.base.weights) == ((28, 42), str(moved))
+    x = torch.randn(1, 3, 28, 42)
+    with torch.no_grad():
+        torch.testing.assert_close(found.network.eval()(x), networks["peft"](x))
+    for form in ("peft", "folder", "checkpoint"):
+        with pytest.raises(CheckpointError, match="trained on a base with SHA-256"):
+            open_model(str(paths[form]), Asked(base="tiny-rooms"))
+
+
+@pytest.mark.parametrize(
+    "asked", [Asked(base="tiny-rooms"), Asked(network="tiny,v2,metric,10")]
+)
+def test_asked__of_what_says_it_itself_is_refused(kept, tiny_weights, asked):
+    whole = str(tiny_weights) if asked.base else str(kept[0]["folder"])
+    with pytest.raises(CheckpointError, match="has no effect"):
+        open_model(whole, asked)
+
+
+def test_peft__of_another_method_opens_as_what_it_now_is(tmp_path, tiny_weights):
+    """LAVA on linears becomes PEFT's LoRA, and that an adapter folder of ours."""
+    config = Lava(rank=2, targets=[r"attn\.qkv$"])
+    record = record_of(tiny_weights, config)
+    network = trained(record, 0)
+    save_peft(network, config, tmp_path / "peft", None, record)
+    found = open_model(str(tmp_path / "peft"))
+    assert isinstance(found.record.adapter, LoRA)
+    save_adapter(found.network, found.record, tmp_path / "folder")
+    again = open_model(str(tmp_path / "folder"))
+    x = torch.randn(1, 3, 28, 42)
+    with torch.no_grad():
+        torch.testing.assert_close(again.network.eval()(x), network(x))
+
+
+def test_peft__of_an_encoder_as_base_goes_into_a_bank(tmp_path, tiny_weights):
+    """Its head was new when training began, and is part of the adapter."""
+    config = LoRA(rank=2, targets=[r"attn\.qkv$"])
+    given = record_of(tiny_weights, config)
+    base = Base(str(tiny_weights), "encoder")
+    plain = DepthNetwork(given.network)
+    base.fill(plain)
+    record = replace(given, base=base, base_sha256=base.fingerprint(plain))
+    network = trained(record, 0)
+    save_peft(network, config, tmp_path / "a", None, record)
+    opened = open_adapter(tmp_path / "a")
+    other = DepthNetwork(given.network)
+    base.fill(other)
+    bank = AdapterBank(other.eval())
+    bank.add("a", opened)
+    x = torch.randn(1, 3, 28, 42)
+    with torch.no_grad(), bank.select("a"):
+        torch.testing.assert_close(bank.network(x), network(x))
+
+
+def test_description__of_a_newer_program_or_of_text_is_one_error(kept, tmp_path):
+    content = torch.load(kept[0]["checkpoint"], weights_only=True)
+    for change, said in (
+        ({"format_version": 99}, "update the program"),
+        ({"record": "models.artefacts.language.record.LanguageRecord"}, "no depth"),
+        ({"network": {"shape": "round"}, "adapter": None}, "not as this program"),
+    ):
+        path = tmp_path / "changed.ckpt"
+        torch.save(content | {KEY: content[KEY] | change}, path)
+        with pytest.raises(CheckpointError, match=said):
+            identify(path)

@@ -85,6 +85,15 @@ def test_unused__does_not_move(mixed):
     assert any(not torch.equal(before[k], v) for k, v in seen[-1][1].items())
 
 
+def test_resume__in_another_order_is_refused(tiny_weights, tmp_path):
+    """By their order the optimiser knows its groups, and the router its answers."""
+    first = fit(module(tiny_weights), data(), max_epochs=1, limit_val_batches=0)
+    first.save_checkpoint(tmp_path / "a.ckpt")
+    turned = module(tiny_weights, dict(reversed(CONFIGS.items())))
+    with pytest.raises(CheckpointError, match="in the order rooms, streets, but"):
+        fit(turned, data(), ckpt_path=tmp_path / "a.ckpt", max_epochs=2)
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_resume__is_exact(tiny_weights, tmp_path, accumulate):
     options = {"accumulate_grad_batches": accumulate, "limit_val_batches": 0}

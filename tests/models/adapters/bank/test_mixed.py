@@ -1,6 +1,7 @@
 """A batch of many adapters equals its examples one by one, values and gradients."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -14,11 +15,14 @@ from models.adapters import (
     FastLoRA,
     Lava,
     LoRA,
+    OpenedAdapter,
     SVDiff,
     TrainFully,
     Tucker,
+    adapt,
 )
 from models.adapters.layers import shape_of
+from models.adapters.state import adapter_names
 from tests.models.adapters.bank.banks import (
     CONFIGS,
     base,
@@ -26,6 +30,7 @@ from tests.models.adapters.bank.banks import (
     member,
     off_start,
     one_by_one,
+    trained,
 )
 from tests.models.adapters.networks import INCREMENTS, ranked
 from tests.models.adapters.test_layers import (
@@ -273,3 +278,65 @@ def test_batch_norm__in_training_keeps_statistics_apart():
     one, two = (member(b, "a").tensor("1.running_mean") for b in (bank, other))
     torch.testing.assert_close(one, two, **EXACT)
     assert torch.equal(network[1]._buffers["running_mean"], before)
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations(["own", None, "c"])))
+def test_batch__beside_an_adapter_with_a_base_weight_of_its_own(names):
+    """float32 and many rows: weights are turned once for those that share one."""
+
+    def make():
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+
+    config = LoRA(rank=2, targets=["^0$", "^2$"], train_fully=[])
+    bank, alone = AdapterBank(make()), {None: make()}
+    for seed, name in enumerate(["own", "c"]):
+        network = alone[name] = make()
+        adapt(network, config)
+        off_start(network, seed)
+        also = ["2.weight"] if name == "own" else []
+        if also:
+            with torch.no_grad():
+                network[2]._parameters["weight"].add_(1.0)
+        state = network.state_dict()
+        tensors = {n: state[n].clone() for n in adapter_names(network, also)}
+        bank.add(name, OpenedAdapter(config, tensors, None))
+    x = torch.randn(len(names), 64, 16)
+    with torch.no_grad(), bank.select(list(names)):
+        mixed = bank.network(x)
+    with torch.no_grad():
+        apart = torch.cat([alone[n](x[i : i + 1]) for i, n in enumerate(names)])
+    torch.testing.assert_close(mixed, apart, rtol=1e-5, atol=1e-5)
+
+
+def test_gain__follows_the_adapters_own_tensors():
+    def bank_of(seed):
+        network, opened = trained(CONFIGS["dora"], seed)
+        bank = AdapterBank(base())
+        bank.add("d", opened)
+        return network, bank
+
+    _, bank = bank_of(1)
+    network, other = bank_of(2)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    with torch.no_grad(), bank.select("d"):
+        bank.network(x)
+        bank.load_state_dict(other.state_dict())
+        torch.testing.assert_close(bank.network(x), network(x), **EXACT)
+
+
+def test_gain__of_inference_mode_serves_training_beside_it():
+    _, opened = trained(CONFIGS["dora"])
+    bank = AdapterBank(base())
+    bank.add("d", opened)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    with torch.inference_mode(), bank.select("d"):
+        before = bank.network(x).clone()
+    x.requires_grad_()
+    with bank.select("d"):
+        found = bank.network(x)
+        found.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(
+        found.detach(), torch.tensor(before.tolist(), dtype=torch.float64), **EXACT
+    )
