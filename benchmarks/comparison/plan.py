@@ -194,18 +194,19 @@ class Plan:
     def _scale(self, rates: Rates) -> list[Cell]:
         """Larger ranks and more steps, with few frames and with many."""
         task = self.scaled_task
-        cells = []
-        for n, steps in self.scaled_runs:
-            for method in self.scaled:
-                ranks = self.scaled_ranks if has_rank(method) else (None,)
-                first = self.scaled_ranks[0] if has_rank(method) else None
-                lr = rates[Contest(task, method, first)]
-                cells += [
-                    Cell(task, method, n, seed, lr, rank=rank, steps=steps)
-                    for rank in ranks
-                    for seed in range(self.rank_seeds)
-                ]
-        return cells
+        contestants = [
+            (method, rank, rates[Contest(task, method, ranks[0])])
+            for method in self.scaled
+            for ranks in [self.scaled_ranks if has_rank(method) else (None,)]
+            for rank in ranks
+        ]
+        # They take long: a first seed of all tells more than all seeds of the first.
+        return [
+            Cell(task, method, n, seed, lr, rank=rank, steps=steps)
+            for n, steps in self.scaled_runs
+            for seed in range(self.rank_seeds)
+            for method, rank, lr in contestants
+        ]
 
     @property
     def share_and_ranks(self) -> list[int | None]:
