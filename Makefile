@@ -5,7 +5,8 @@ check:
 	ruff check .
 	mypy
 	lint-imports
-	NO_MKDOCS_2_WARNING=1 mkdocs build -q --strict -d "$$(mktemp -d)"
+	@# Not quietly: mkdocs then drops the warnings that --strict counts.
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict -d "$$(mktemp -d)"
 
 docs:
 	mkdocs serve
