@@ -72,3 +72,14 @@ def test_what_lightning_stumbles_over__keeps_its_traceback():
     command = one_line_errors(lambda: seed_everything("one"))
     with pytest.raises(ValueError, match="invalid literal"):
         command()
+
+
+def test_ctrl_c__is_one_line_and_the_shells_code(capsys):
+    @one_line_errors
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        command()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -3,6 +3,7 @@
 import json
 import resource
 import signal
+from contextlib import nullcontext
 
 import numpy as np
 import onnx
@@ -188,6 +189,21 @@ def test_difference__sees_a_wrong_pixel(network):
 
     assert difference(network, network, x) == 0
     assert difference(network, wrong, x) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merged__says_what_few_bits_round_away(tiny, dtype):
+    tiny.to(dtype)
+    adapt(tiny, Lava(rank=2))
+    with torch.no_grad():
+        for name, parameter in tiny.named_parameters():
+            if ".adapter." in name:
+                parameter.mul_(0.05).add_(1e-3 * torch.randn_like(parameter))
+    opened = Opened(tiny, None, None, "network")
+    few = dtype == torch.bfloat16
+    said = pytest.warns(UserWarning, match="of a layer's increment away")
+    with said if few else nullcontext():
+        opened.merged()
 
 
 def test_export__into_a_folder_that_is_taken_is_refused(network, tmp_path):
