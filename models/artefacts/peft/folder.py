@@ -28,6 +28,7 @@ from models.artefacts.files import (
     save_tensors,
 )
 from models.artefacts.peft.naming import Naming
+from models.artefacts.published.sources import repo_and_revision
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -169,15 +170,15 @@ def write_folder(
         naming: Its names in `transformers`.
         record: How we rebuild the network, likewise.
     """
-    base, _, revision = (base_model or "").rpartition("@")
-    if not base or Path(str(base_model)).exists():
-        base, revision = base_model or "", ""
+    base, revision = base_model, None
+    if base_model is not None and not Path(base_model).exists():
+        base, revision = repo_and_revision(base_model)
     content = {
         "peft_type": "LORA",
         "task_type": naming.task_type,
         "auto_mapping": naming.base_class(network),
-        "base_model_name_or_path": base or None,
-        "revision": revision or None,
+        "base_model_name_or_path": base,
+        "revision": revision,
         "inference_mode": True,
         **asdict(options),
         **({"fan_in_fan_out": True} if naming.transposed(network) else {}),

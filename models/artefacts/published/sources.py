@@ -87,7 +87,7 @@ def check_source(source: str) -> None:
     """
     if source in (*PACKAGED_NAMES, *SOURCES) or Path(source).expanduser().exists():
         return
-    repo = _repository(source)[0]
+    repo = repo_and_revision(source)[0]
     if repo.count("/") != 1 or Path(repo).suffix or source[:1] in ("", *"./~"):
         names = ", ".join([*PACKAGED_NAMES, *SOURCES])
         raise NetworkError(
@@ -118,7 +118,7 @@ def locate(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     known = SOURCES.get(source)
-    repo, revision = _repository(source)
+    repo, revision = repo_and_revision(source)
     wanted = known or Source(repo, "model.safetensors", "see its model card")
     try:
         if known is not None:
@@ -161,7 +161,7 @@ def timm_licence(repository: str) -> str | None:
     """The licence of weights that timm publishes; None where it is not known."""
     import timm
 
-    owner, _, model = _repository(repository)[0].partition("/")
+    owner, _, model = repo_and_revision(repository)[0].partition("/")
     if owner != "timm" or not timm.is_model(model):
         return None
     try:
@@ -177,6 +177,7 @@ def commit_of(path: Path) -> str | None:
     return found[1] if found else None
 
 
-def _repository(source: str) -> tuple[str, str | None]:
+def repo_and_revision(source: str) -> tuple[str, str | None]:
+    """Name and revision of what may be a Hub id, `owner/name[@revision]`."""
     repo, _, revision = source.partition("@")
     return repo, revision or None
