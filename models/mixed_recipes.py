@@ -5,6 +5,7 @@ from typing import Any
 
 from models.artefacts.checkpoint import ADAPTERS
 from models.artefacts.depth_record import DepthRecord
+from models.artefacts.records import depth_record_from
 from models.depth_module import DepthModule
 from models.errors import CheckpointError, OptionError
 from models.networks.interface import camera_of
@@ -77,7 +78,7 @@ def records_of(
             f"asks for {said(own)}; use {INSTEAD}"
         )
     return {
-        name: check_same(DepthRecord.from_dict(record), own[name])
+        name: check_same(depth_record_from(record, f"its adapter {name}"), own[name])
         for name, record in records.items()
     }
 

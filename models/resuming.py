@@ -40,7 +40,7 @@ def record_of(checkpoint: object, own: R) -> R:
             f"{', '.join(description[ADAPTERS])}; use the configuration it was "
             "trained with"
         )
-    return check_same(record_from(description), own)
+    return check_same(record_from(description, "the checkpoint"), own)
 
 
 def description_of(checkpoint: object) -> Mapping[str, Any]:

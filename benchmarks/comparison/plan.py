@@ -1,7 +1,7 @@
 """Which runs there are, and how each contestant's learning rate is chosen."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from benchmarks.comparison.cell import Cell
@@ -23,6 +23,8 @@ class Contest:
     method: str
     rank: int | None = None
     """None: at the plan's first share."""
+    steps: int | None = None
+    """None: the comparison's."""
 
 
 Rates = Mapping[Contest, float]
@@ -40,6 +42,8 @@ class Plan:
     """Frames that rates are chosen with, and that the smaller budget is compared at."""
     tuning_seeds: Sequence[int] = (1000, 1001)
     """Draw other frames, another order and another start than any scored seed."""
+    long_tuning_seeds: Sequence[int] = (1000,)
+    """The same of runs with more steps, which take long."""
     shares: Sequence[float] = (0.015, 0.005)
     """Trainable parts of all parameters; rates are chosen at the first."""
     seeds: int = 5
@@ -52,9 +56,8 @@ class Plan:
     scaled: Sequence[str] = ("head", "lora", "dora", "lava")
     """Methods that are tried at larger ranks and with more steps."""
     scaled_ranks: Sequence[int] = (8, 16)
-    """Rates are chosen at the first, and with the comparison's own steps."""
     scaled_steps: int = 400
-    """Beside the comparison's own; of `tuned_at` frames alone, for they take long."""
+    """Beside the comparison's own; with `tuned_at` frames alone, for they take long."""
     real_methods: Sequence[str] = (
         "unadapted",
         "calibrated",
@@ -78,19 +81,18 @@ class Plan:
             ]
         if "scale" in parts:
             found += [
-                Contest(self.scaled_task, method, self.scaled_ranks[0])
-                for method in self.scaled
-                if has_rank(method)
+                Contest(self.scaled_task, method, rank, steps)
+                for method, rank in self.scaled_contestants
+                for steps in (None, self.scaled_steps)
             ]
-        return found
+        return [*dict.fromkeys(found)]
 
     def tuning(self, results: Results, parts: Iterable[Part]) -> list[Cell]:
         """The next runs that choosing the rates needs; none where all are chosen."""
         wanted = []
         for contest in self.contests(parts):
-            first = FIRST_RATE
-            if contest.rank is not None:
-                start = Contest(contest.task, contest.method)
+            first, start = FIRST_RATE, start_of(contest)
+            if start is not None:
                 scores = self.validated(results, start)
                 if next_rate(scores, FIRST_RATE) is not None:
                     continue  # its start is not chosen yet
@@ -152,10 +154,20 @@ class Plan:
     def _tuning_cells(self, contest: Contest, lr: float) -> list[Cell]:
         by_share = has_rank(contest.method) and contest.rank is None
         share = self.shares[0] if by_share else None
-        task, method, rank = contest.task, contest.method, contest.rank
+        long = contest.steps is not None
         return [
-            Cell(task, method, self.tuned_at, seed, lr, share, rank, tuning=True)
-            for seed in self.tuning_seeds
+            Cell(
+                contest.task,
+                contest.method,
+                self.tuned_at,
+                seed,
+                lr,
+                share,
+                contest.rank,
+                tuning=True,
+                steps=contest.steps,
+            )
+            for seed in (self.long_tuning_seeds if long else self.tuning_seeds)
         ]
 
     def _main(self, rates: Rates) -> list[Cell]:
@@ -194,18 +206,22 @@ class Plan:
     def _scale(self, rates: Rates) -> list[Cell]:
         """Larger ranks and more steps, with few frames and with many."""
         task = self.scaled_task
-        contestants = [
-            (method, rank, rates[Contest(task, method, ranks[0])])
-            for method in self.scaled
-            for ranks in [self.scaled_ranks if has_rank(method) else (None,)]
-            for rank in ranks
-        ]
         # They take long: a first seed of all tells more than all seeds of the first.
         return [
             Cell(task, method, n, seed, lr, rank=rank, steps=steps)
             for n, steps in self.scaled_runs
             for seed in range(self.rank_seeds)
-            for method, rank, lr in contestants
+            for method, rank in self.scaled_contestants
+            for lr in [rates[Contest(task, method, rank, steps)]]
+        ]
+
+    @property
+    def scaled_contestants(self) -> list[tuple[str, int | None]]:
+        """Methods with each of the larger ranks, and those that have none."""
+        return [
+            (method, rank)
+            for method in self.scaled
+            for rank in (self.scaled_ranks if has_rank(method) else (None,))
         ]
 
     @property
@@ -253,6 +269,13 @@ QUICK = Plan(
     real_methods=("unadapted", "lava"),
     real_rates_of="streets",
 )
+
+
+def start_of(contest: Contest) -> Contest | None:
+    """The contest whose rate the search begins at; None: at `FIRST_RATE`."""
+    if contest.steps is not None:
+        return replace(contest, steps=None)
+    return None if contest.rank is None else replace(contest, rank=None)
 
 
 def has_rank(method: str) -> bool:

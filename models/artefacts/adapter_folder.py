@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from datamodules.files.whole import whole_folder, write_json
 from models.artefacts.checkpoint import restored
-from models.artefacts.descriptions import check_version, readable
 from models.artefacts.files import read_json, read_tensors, save_tensors
 from models.artefacts.form import Asked, ExportOptions, Form, OpenedModel
 from models.artefacts.record import Record
@@ -66,11 +65,8 @@ def read_adapter(folder: Path) -> tuple[Record[Any], dict[str, Tensor]]:
         CheckpointError: If a file is missing or damaged, or of a newer format.
     """
     description = read_json(folder / DESCRIPTION_FILE, CheckpointError)
-    check_version(description, str(folder))
-    tensors, _ = read_tensors(folder / TENSORS_FILE, CheckpointError)
-    with readable(folder / DESCRIPTION_FILE):
-        record = record_from(description)
-    return record, tensors
+    record = record_from(description, folder / DESCRIPTION_FILE)
+    return record, read_tensors(folder / TENSORS_FILE, CheckpointError)[0]
 
 
 class AdapterFolder(Form[OpenedModel]):

@@ -31,7 +31,7 @@ def read_checkpoint(path: Path) -> tuple[Record[Any], dict[str, Tensor]]:
             f"{path} is of a mixed run and holds the adapters {', '.join(names)}; name "
             "one with --adapter"
         )
-    return record_from(content[KEY]), network_tensors(content["state_dict"])
+    return record_from(content[KEY], path), network_tensors(content["state_dict"])
 
 
 def checkpoint_content(path: Path) -> dict[str, Any]:

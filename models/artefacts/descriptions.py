@@ -12,13 +12,14 @@ KIND = "record"
 """Under which a description names the class of its record, if that is not depth's."""
 
 
-def check_version(description: Mapping[str, Any], origin: str) -> None:
+def check_version(description: object, origin: str) -> None:
     """Refuse what was written by a newer version of this program.
 
     Raises:
         CheckpointError: Naming both versions.
     """
-    version = description.get("format_version")
+    found = description if isinstance(description, Mapping) else {}
+    version = found.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise CheckpointError(
             f"{origin}: its format version is {version}, this program knows up to "
@@ -40,7 +41,7 @@ def check_depth(description: Mapping[str, Any], origin: str) -> None:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: Path | str) -> Iterator[None]:
     """Say of a description that was changed by other hands what cannot be read.
 
     Raises:

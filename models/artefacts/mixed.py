@@ -14,11 +14,11 @@ from torch import Tensor
 from models.artefacts.adapter_folder import DESCRIPTION_FILE
 from models.artefacts.checkpoint import ADAPTERS, checkpoint_content, restored
 from models.artefacts.depth_adapter import DepthAdapter
-from models.artefacts.depth_record import DepthRecord
 from models.artefacts.files import KEY, NAMED, read_tensors, read_torch
 from models.artefacts.form import Opened
 from models.artefacts.opening import open_adapter
 from models.artefacts.published.identity import ADAPTER_FILES
+from models.artefacts.records import depth_record_from
 from models.errors import CheckpointError
 
 ROUTER = "router"
@@ -89,7 +89,7 @@ def read_mixed(path: Path) -> Several:
         raise CheckpointError(f"{path} holds one adapter; give it as --model alone")
     adapters = {
         name: DepthAdapter.of(
-            DepthRecord.from_dict(record),
+            depth_record_from(record, f"{path} ({name})"),
             below(state, f"{MEMBERS}{name}."),
             f"{path} ({name})",
         )

@@ -19,13 +19,16 @@ from models.adapters import (
 )
 from models.artefacts import form_named
 from models.artefacts.base import Base, fingerprint
+from models.artefacts.depth_record import DepthRecord
 from models.artefacts.form import ExportOptions, save
 from models.artefacts.language.record import LanguageRecord, OpenedLanguage
 from models.artefacts.opening import open_adapter, open_model
 from models.errors import CheckpointError
 from models.language_module import plain_config
+from models.networks import NetworkSpec
 from models.networks.causal import load_causal
 from tests.language.models import CONFIGS
+from tests.models.artefacts.damage import DAMAGE, change_description
 
 METHODS = {
     "Lava": Lava(rank=2),
@@ -139,6 +142,33 @@ def test_peft__real_peft_computes_the_same_and_it_is_loaded_back(
         for network in (theirs, ours):
             worst = (logits(network, rows) - wanted).abs().max()
             assert worst <= tolerance * wanted.abs().max(), (rows, type(network))
+
+
+@pytest.mark.parametrize("form", ["peft", "adapter"])
+@pytest.mark.parametrize(("change", "said"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_open__a_description_changed_by_other_hands_is_one_error(
+    models, tmp_path, form, change, said
+):
+    one = opened(models / "llama", METHODS["LoRA"])
+    save(form_named(form, one.forms), one, tmp_path / "a", size())
+    change_description(tmp_path / "a", change)
+    with pytest.raises(CheckpointError, match=said):
+        open_model(str(tmp_path / "a"))
+
+
+def test_peft__refuses_the_record_of_a_depth_network(models, tmp_path):
+    one = opened(models / "llama", METHODS["LoRA"])
+    save(form_named("peft", one.forms), one, tmp_path / "a", size())
+    depth = DepthRecord(
+        network=NetworkSpec("tiny", "v2", "metric", 10.0),
+        image_size=(28, 42),
+        base=Base("tiny-rooms"),
+        base_sha256="0",
+        adapter=None,
+    )
+    change_description(tmp_path / "a", lambda _: depth.to_dict())
+    with pytest.raises(CheckpointError, match="beside it of a language model"):
+        open_model(str(tmp_path / "a"))
 
 
 def test_peft__has_no_form_for_svdiff(models, tmp_path):

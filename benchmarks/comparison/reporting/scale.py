@@ -34,8 +34,8 @@ def scale(plan: Plan, runs: Runs) -> str:
     return section(
         "Larger ranks, more steps",
         f"delta1 on {plan.scaled_task}, means over the seeds ({plan.rank_seeds} of the "
-        f"larger ranks and steps); rates are those of rank {plan.scaled_ranks[0]} and "
-        "of the comparison's steps.",
+        "larger ranks and steps), each rank and number of steps at a learning rate of "
+        "its own.",
         table(
             ["", *columns(plan)],
             [[name(plan, *one), *row] for one, row in cells.items()],

@@ -1,17 +1,18 @@
 """The PEFT folder of a language model."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from models.adapters import AdapterError
-from models.artefacts.files import KEY, read_json, read_tensors
+from models.artefacts.files import read_json, read_tensors
 from models.artefacts.form import Asked, ExportOptions, Form
 from models.artefacts.language.record import LanguageRecord, OpenedLanguage
 from models.artefacts.peft.adapters import load_peft, save_peft
 from models.artefacts.peft.folder import CONFIG_FILE, WEIGHTS_FILE, base_of
 from models.artefacts.peft.naming import PLAIN
-from models.errors import ExportError
+from models.artefacts.records import description_in, record_from
+from models.errors import CheckpointError, ExportError
 from models.networks.causal import load_causal, load_tokenizer, where
 
 
@@ -35,10 +36,10 @@ class LanguagePeft(Form[OpenedLanguage]):
         return read_json(file, AdapterError).get("task_type") == PLAIN.task_type
 
     def open(self, path: Path, asked: Asked) -> OpenedLanguage:
-        record: LanguageRecord | None = None
-        notes = read_tensors(path / WEIGHTS_FILE, AdapterError)[1]
-        if KEY in notes:
-            record = LanguageRecord.from_dict(json.loads(notes[KEY])).on(asked.base)
+        notes = read_tensors(path / WEIGHTS_FILE, AdapterError, mapped=True)[1]
+        record = _record_in(notes, path / WEIGHTS_FILE)
+        if record is not None:
+            record = record.on(asked.base)
             network, tokenizer = record.load_base(), load_tokenizer(record.tokenizer)
         else:
             config = read_json(path / CONFIG_FILE, AdapterError)
@@ -65,6 +66,19 @@ class LanguagePeft(Form[OpenedLanguage]):
         own = place if revision == "main" else f"{place}@{revision}"
         base = options.base_model or own
         save_peft(opened.network, record.adapter, folder, base, record, PLAIN)
+
+
+def _record_in(notes: Mapping[str, str], path: Path) -> LanguageRecord | None:
+    description = description_in(notes, path)
+    if description is None:
+        return None
+    record = record_from(description, path)
+    if not isinstance(record, LanguageRecord):
+        raise CheckpointError(
+            f"{path} is of a {record.network}, and {CONFIG_FILE} beside it of a "
+            "language model; save it again"
+        )
+    return record
 
 
 FORM = LanguagePeft()

@@ -9,13 +9,13 @@ from models.adapters.state import adapter_names
 from models.artefacts.base import Base, fingerprint
 from models.artefacts.depth_adapter import DepthAdapter
 from models.artefacts.depth_record import DepthRecord
-from models.artefacts.descriptions import check_depth, check_version, readable
-from models.artefacts.files import KEY, read_json, read_tensors
+from models.artefacts.files import read_json, read_tensors
 from models.artefacts.form import Asked, ExportOptions, Form, Opened
 from models.artefacts.peft.adapters import load_peft, save_peft
 from models.artefacts.peft.folder import CONFIG_FILE, SPEC, WEIGHTS_FILE, base_of
 from models.artefacts.published.identity import identify
 from models.artefacts.published.sources import locate
+from models.artefacts.records import depth_record_from, description_in
 from models.errors import ExportError
 from models.networks import DepthNetwork, NetworkError, NetworkSpec
 
@@ -62,13 +62,9 @@ class Peft(Form[Opened]):
     ) -> tuple[DepthNetwork, DepthRecord | None]:
         """The plain network that an adapter is for, and its record."""
         notes = read_tensors(path / WEIGHTS_FILE, AdapterError, mapped=True)[1]
-        if KEY in notes:
-            description = json.loads(notes[KEY])
-            check_version(description, str(path))
-            check_depth(description, str(path))
-            with readable(path / WEIGHTS_FILE):
-                record = DepthRecord.from_dict(description)
-            record = record.on(asked.base)
+        description = description_in(notes, path / WEIGHTS_FILE)
+        if description is not None:
+            record = depth_record_from(description, path).on(asked.base)
             network = record.load_base()
             assert isinstance(network, DepthNetwork)
             return network, record

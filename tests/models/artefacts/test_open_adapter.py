@@ -19,6 +19,7 @@ from models.artefacts.peft.adapters import save_peft
 from models.artefacts.published.identity import identify
 from models.errors import CheckpointError
 from models.networks import DepthNetwork, NetworkSpec
+from tests.models.artefacts.damage import DAMAGE, change_description
 
 
 def record_of(weights, config, max_depth=10.0) -> DepthRecord:
@@ -226,6 +227,18 @@ def test_peft__of_an_encoder_as_base_goes_into_a_bank(tmp_path, tiny_weights):
     x = torch.randn(1, 3, 28, 42)
     with torch.no_grad(), bank.select("a"):
         torch.testing.assert_close(bank.network(x), network(x))
+
+
+@pytest.mark.parametrize("form", ["folder", "checkpoint", "peft"])
+@pytest.mark.parametrize(("change", "said"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_open__a_description_changed_by_other_hands_is_one_error(
+    kept, form, change, said
+):
+    path = kept[0][form]
+    change_description(path, change)
+    for opened in (open_model, open_adapter):
+        with pytest.raises(CheckpointError, match=said):
+            opened(path)
 
 
 def test_description__of_a_newer_program_or_of_text_is_one_error(kept, tmp_path):
