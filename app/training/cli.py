@@ -24,6 +24,7 @@ from app.training.checkpoint_files import WholeCheckpoints
 from app.training.checkpoints import Recovery
 from app.training.data_check import DataCheck
 from app.training.metrics_file import MetricsFile
+from app.training.monitors import Monitors
 from app.training.previews import Previews
 from app.training.rates import RateFinder
 from app.training.results import Summary, TestResults
@@ -75,6 +76,7 @@ class TaskCLI(LightningCLI):
         parser.add_lightning_class_args(DataCheck, "data_check")
         parser.add_lightning_class_args(RateFinder, "rate_finder")
         parser.add_lightning_class_args(Previews, "previews")
+        parser.add_lightning_class_args(Monitors, "monitors")
         parser.add_lightning_class_args(Summary, "summary")
         parser.add_lightning_class_args(TestResults, "results")
         parser.add_lightning_class_args(LearningRateMonitor, "learning_rate")

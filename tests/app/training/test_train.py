@@ -225,6 +225,7 @@ def mistake(name, tmp_path, rgbd, tiny_weights):
         "no such word": ("--data.init_args.augment.resize", "x"),
         "one of several": ("--trainer.precision", "fp16"),
         "learning rate": ("--model.init_args.optimisation.head_lr", "-1"),
+        "monitor": ("--checkpoint.monitor", "abs_rel"),
     }[name]
     return ["fit", "--config", good, *extra]
 
@@ -249,6 +250,7 @@ def mistake(name, tmp_path, rgbd, tiny_weights):
         ("no such word", r"resize is 'x', but must be 'full', 'lower_bound'"),
         ("one of several", "precision is 'fp16', but must be int or .*'16-mixed'"),
         ("learning rate", "must be finite, and not negative"),
+        ("monitor", "'abs_rel', which no validation gives; .* val/abs_rel, val/delta1"),
     ],
 )
 def test_mistake__is_one_clear_line(
