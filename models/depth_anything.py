@@ -1,5 +1,7 @@
 """Depth Anything v1, v2 or monocular 3, adapted to metric depth."""
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from models.adapters import AdapterConfig, adapt
 from models.artefacts.base import Base
 from models.artefacts.depth_record import DepthRecord
@@ -27,7 +29,8 @@ class DepthAnythingModule(DepthModule):
             Linked to data.max_depth: a value given here is overruled.
         image_size: Network input (rows, cols). Linked to data.image_size.
         start_depth: Metres that every pixel starts at where the base is relative or
-            random; null takes a quarter of max_depth. Of v3, whose relative base
+            random, and without effect on a metric one; null takes a quarter of
+            max_depth. Of v3, whose relative base
             predicts depth up to a scale, only that scale is changed. A metric base
             keeps its output as a part of max_depth, as official code does: one of 80 m
             predicts an eighth of its metres with a max_depth of 10.
@@ -85,6 +88,11 @@ class DepthAnythingModule(DepthModule):
         if base.kind() != "metric" and not relative:
             network.start_at_depth(
                 max_depth / 4 if start_depth is None else start_depth
+            )
+        elif start_depth is not None and not relative:
+            rank_zero_warn(
+                f"start_depth {start_depth:g} has no effect: {weights} is metric, "
+                "and training begins at its metres"
             )
         if adapter is not None:
             adapt(network, adapter)

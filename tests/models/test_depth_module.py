@@ -192,6 +192,11 @@ def test_relative_base__starts_at_the_asked_depth(tmp_path):
     torch.testing.assert_close(depth, torch.full_like(depth, 12), rtol=0.05, atol=0)
 
 
+def test_metric_base__start_depth_is_said_to_do_nothing(tiny_weights):
+    with pytest.warns(UserWarning, match="start_depth 12 has no effect: .* is metric"):
+        module(tiny_weights, start_depth=12.0)
+
+
 def test_all_invalid_truth__step_is_finite(tiny_weights):
     learner = module(tiny_weights)
     source = data()
