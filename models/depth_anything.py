@@ -30,10 +30,10 @@ class DepthAnythingModule(DepthModule):
         image_size: Network input (rows, cols). Linked to data.image_size.
         start_depth: Metres that every pixel starts at where the base is relative or
             random, and without effect on a metric one; null takes a quarter of
-            max_depth. Of v3, whose relative base
-            predicts depth up to a scale, only that scale is changed. A metric base
-            keeps its output as a part of max_depth, as official code does: one of 80 m
-            predicts an eighth of its metres with a max_depth of 10.
+            max_depth. Of v3, whose relative base predicts depth up to a scale, only
+            that scale is changed. A metric base keeps its output as a part of
+            max_depth, as official code does: one of 80 m predicts an eighth of its
+            metres with a max_depth of 10.
         kind: relative keeps the base's affine disparity, for `test --align disparity`
             of an un-adapted network (of v3: depth, and `--align median`); it cannot be
             trained.
