@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import count
 
 import cv2
 import numpy as np
@@ -76,7 +77,38 @@ def test_plan__every_run_has_a_file_of_its_own():
     assert len(long) == (3 * 2 + 1) * 3
     assert {cell.n_train for cell in long} == {104}
     assert {cell.rank for cell in long} == {None, 8, 16}
-    assert Contest("photos_outdoors", "lava", 8) in PHOTOS.contests(parts)
+
+
+def test_plan__every_rank_and_length_has_a_rate_of_its_own():
+    parts = ("methods", "scale")
+    chosen = dict(zip(PHOTOS.contests(parts), count(1), strict=False))
+    cells = PHOTOS.scored(chosen, parts)
+    for cell in cells:
+        if cell.rank is not None or cell.steps is not None:
+            contest = Contest(cell.task, cell.method, cell.rank, cell.steps)
+            assert cell.lr == chosen[contest]
+
+
+def test_plan__a_long_runs_rate_is_sought_from_the_short_ones():
+    """A made-up landscape: longer and larger runs want smaller rates."""
+    parts = ("methods", "scale")
+    best = {(None, None): 1e-2, (8, None): 1e-2, (8, 400): 3e-3}
+    results = {}
+    order = []
+    while cells := PHOTOS.tuning(results, parts):
+        for cell in cells:
+            peak = best.get((cell.rank, cell.steps), 1e-3)
+            off = abs(GRID.index(cell.lr) - GRID.index(peak))
+            results[cell] = {"validation": [{"delta1": 1 - off / 10}]}
+            order.append((cell.method, cell.rank, cell.steps, cell.lr, cell.seed))
+    rates = PHOTOS.rates(results, parts)
+    assert rates[Contest("photos_outdoors", "lora", 8, 400)] == 3e-3
+    assert rates[Contest("photos_outdoors", "lora", 16)] == 1e-3
+    long = [row for row in order if row[:3] == ("lora", 8, 400)]
+    assert [rate for *_, rate, _ in long] == [1e-2, 3e-3, 1e-3]
+    assert {seed for *_, seed in long} == {1000}
+    started = order.index(long[0])
+    assert started > order.index(("lora", 8, None, 3e-2, 1001))
 
 
 def test_scale__table_and_figure_of_its_runs():
