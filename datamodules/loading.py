@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Any, Literal, cast
 
 import torch
@@ -224,9 +225,13 @@ class ResumableLoader(DataLoader[Any]):
         assert self.batch_size is not None
         return self.batch_size * self.sampler.num_replicas
 
-    def state_dict(self) -> dict[str, int]:
-        """Samples that all processes were handed in this epoch, 0 at its end."""
-        done = self.taken >= len(self)
+    def state_dict(self, batches: float = inf) -> dict[str, int]:
+        """Samples that all processes were handed in this epoch, 0 at its end.
+
+        Args:
+            batches: Of an epoch, where they are not all.
+        """
+        done = self.taken >= min(len(self), batches)
         return {"samples": 0 if done else self.taken * self.samples_per_step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

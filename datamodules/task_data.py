@@ -67,7 +67,10 @@ class TaskDataModule(LightningDataModule):
         loader that was not yet made when the optimiser was (seen in 2.6), and a
         schedule over all steps has to know the loader's length.
         """
-        return self._train_loader.state_dict() if self._train_loader else {}
+        if self._train_loader is None:
+            return {}
+        batches = getattr(self.trainer, "num_training_batches", len(self._train_loader))
+        return self._train_loader.state_dict(batches)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resume_at = state_dict or None

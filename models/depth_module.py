@@ -42,7 +42,8 @@ class DepthModule(ScoredModule):
     ) -> None:
         super().__init__(network, record, optimisation)
         self.optimisation: Optimisation = optimisation
-        self._trained_pixels = torch.zeros((), dtype=torch.long)
+        self._trained_pixels: Tensor | None = None
+        """Of this epoch's truth; None before its first batch."""
         self._cameras = SeenCameras(record.focals_px)
 
     @property
@@ -73,7 +74,7 @@ class DepthModule(ScoredModule):
         self._note_skipped(batch)
         depth = self.metres(self(batch["image"]), batch)
         target, valid = batch["depth"], batch["valid"]
-        self._trained_pixels += valid.sum()
+        self.count_pixels(valid)
         focus = self.optimisation.variance_focus
         loss = silog(depth, target, valid, focus)
         with torch.no_grad():
@@ -118,11 +119,18 @@ class DepthModule(ScoredModule):
             )
 
     def on_train_epoch_start(self) -> None:
-        self._trained_pixels = torch.zeros((), dtype=torch.long, device=self.device)
+        self._trained_pixels = None
+
+    def count_pixels(self, valid: Tensor) -> None:
+        """Note how much of a batch can be learned from."""
+        seen, more = self._trained_pixels, valid.sum()
+        self._trained_pixels = more if seen is None else seen + more
 
     def on_train_epoch_end(self) -> None:
-        pixels = self.trainer.strategy.reduce(self._trained_pixels, reduce_op="sum")
-        if int(pixels) == 0:
+        # None where a run goes on at an epoch's end: all its batches were before that.
+        found = self._trained_pixels
+        reduce = self.trainer.strategy.reduce
+        if found is not None and int(reduce(found, reduce_op="sum")) == 0:
             raise DataError(
                 "no training frame had a pixel to learn from: all truth is unknown or "
                 f"beyond {self._furthest():g} m; is depth_scale (units per "

@@ -45,6 +45,7 @@ class LanguageModule(TaskModule):
 
     takes = "text"
     monitor = ("val/loss", "min")
+    rises = frozenset({"accuracy"})
     scoring_kind = LanguageScoring
     scoring: LanguageScoring
     record: LanguageRecord

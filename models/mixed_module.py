@@ -36,6 +36,7 @@ from models.resuming import (
     INSTEAD,
     check_shrink,
     check_whole,
+    end_of_epoch,
     image_shrink,
 )
 from models.router import Router, new_router, pooled_features
@@ -132,7 +133,7 @@ class MixedModule(DepthModule):
         self._note_skipped(batch)
         names, size = batch["adapter"], len(batch["path"])
         target, valid = batch["depth"], batch["valid"]
-        self._trained_pixels += valid.sum()
+        self.count_pixels(valid)
         with self.bank.select(names):
             depth = self.metres(self(batch["image"]), batch)
 
@@ -298,6 +299,7 @@ class MixedModule(DepthModule):
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting:
             self.check_resumable(checkpoint)
+            end_of_epoch(checkpoint)
         found = records_of(checkpoint, self.records)
         for name, record in found.items():
             self.scores_of[name] = record.scores

@@ -40,6 +40,7 @@ class ScoredModule(TaskModule):
 
     takes = "pictures"
     monitor = ("val/abs_rel", "min")
+    rises = frozenset({"delta1", "delta2", "delta3", "routed"})
     scoring_kind = Scoring
     scoring: Scoring
     before_too = "before, median-scaled"

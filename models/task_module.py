@@ -22,7 +22,12 @@ from models.optimisation import (
     give_rates,
     scaled,
 )
-from models.resuming import check_resumable, record_of, steps_in_all
+from models.resuming import (
+    check_resumable,
+    end_of_epoch,
+    record_of,
+    steps_in_all,
+)
 from models.soundness import check_precision, check_weights, steps_of
 
 AVERAGED = "current_model_state"
@@ -70,6 +75,8 @@ class TaskModule(LightningModule):
     """What the batches of its data are of (`TaskDataModule.gives`)."""
     monitor: ClassVar[tuple[str, str]]
     """By which score the best checkpoint is chosen, and whether by its min or max."""
+    rises: ClassVar[frozenset[str]]
+    """Scores of which more is better, by the last part of their names."""
     scoring_kind: ClassVar[type]
     """Dataclass of the options of `test`."""
     scoring: Any
@@ -193,6 +200,7 @@ class TaskModule(LightningModule):
         self.note_record(found)
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.check_resumable(checkpoint)
+            end_of_epoch(checkpoint)
             if AVERAGED in checkpoint:
                 whole = self.state_dict()
                 checkpoint |= {part: whole | checkpoint[part] for part in STATES}

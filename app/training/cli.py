@@ -211,6 +211,8 @@ class TaskCLI(LightningCLI):
         model = _check_together(config)
         if config.checkpoint.monitor is None:
             config.checkpoint.monitor, config.checkpoint.mode = model.monitor
+        elif config.checkpoint.monitor.rpartition("/")[2] in model.rises:
+            config.checkpoint.mode = "max"
         if (root := config.trainer.default_root_dir) is not None:
             config.trainer.default_root_dir = str(Path(root).expanduser())
         runs = folder.runs_of(config)

@@ -1,7 +1,7 @@
 """Which runs there are, and how each contestant's learning rate is chosen."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from benchmarks.comparison.cell import Cell
@@ -23,8 +23,6 @@ class Contest:
     method: str
     rank: int | None = None
     """None: at the plan's first share."""
-    steps: int | None = None
-    """None: the comparison's."""
 
 
 Rates = Mapping[Contest, float]
@@ -42,8 +40,6 @@ class Plan:
     """Frames that rates are chosen with, and that the smaller budget is compared at."""
     tuning_seeds: Sequence[int] = (1000, 1001)
     """Draw other frames, another order and another start than any scored seed."""
-    long_tuning_seeds: Sequence[int] = (1000,)
-    """The same of runs with more steps, which take long."""
     shares: Sequence[float] = (0.015, 0.005)
     """Trainable parts of all parameters; rates are chosen at the first."""
     seeds: int = 5
@@ -57,7 +53,8 @@ class Plan:
     """Methods that are tried at larger ranks and with more steps."""
     scaled_ranks: Sequence[int] = (8, 16)
     scaled_steps: int = 400
-    """Beside the comparison's own; with `tuned_at` frames alone, for they take long."""
+    """Beside the comparison's own, with which rates are chosen; of `tuned_at` frames
+    alone, for they take long."""
     real_methods: Sequence[str] = (
         "unadapted",
         "calibrated",
@@ -81,9 +78,8 @@ class Plan:
             ]
         if "scale" in parts:
             found += [
-                Contest(self.scaled_task, method, rank, steps)
+                Contest(self.scaled_task, method, rank)
                 for method, rank in self.scaled_contestants
-                for steps in (None, self.scaled_steps)
             ]
         return [*dict.fromkeys(found)]
 
@@ -91,8 +87,9 @@ class Plan:
         """The next runs that choosing the rates needs; none where all are chosen."""
         wanted = []
         for contest in self.contests(parts):
-            first, start = FIRST_RATE, start_of(contest)
-            if start is not None:
+            first = FIRST_RATE
+            if contest.rank is not None:
+                start = Contest(contest.task, contest.method)
                 scores = self.validated(results, start)
                 if next_rate(scores, FIRST_RATE) is not None:
                     continue  # its start is not chosen yet
@@ -154,20 +151,10 @@ class Plan:
     def _tuning_cells(self, contest: Contest, lr: float) -> list[Cell]:
         by_share = has_rank(contest.method) and contest.rank is None
         share = self.shares[0] if by_share else None
-        long = contest.steps is not None
+        task, method, rank = contest.task, contest.method, contest.rank
         return [
-            Cell(
-                contest.task,
-                contest.method,
-                self.tuned_at,
-                seed,
-                lr,
-                share,
-                contest.rank,
-                tuning=True,
-                steps=contest.steps,
-            )
-            for seed in (self.long_tuning_seeds if long else self.tuning_seeds)
+            Cell(task, method, self.tuned_at, seed, lr, share, rank, tuning=True)
+            for seed in self.tuning_seeds
         ]
 
     def _main(self, rates: Rates) -> list[Cell]:
@@ -212,7 +199,7 @@ class Plan:
             for n, steps in self.scaled_runs
             for seed in range(self.rank_seeds)
             for method, rank in self.scaled_contestants
-            for lr in [rates[Contest(task, method, rank, steps)]]
+            for lr in [rates[Contest(task, method, rank)]]
         ]
 
     @property
@@ -269,13 +256,6 @@ QUICK = Plan(
     real_methods=("unadapted", "lava"),
     real_rates_of="streets",
 )
-
-
-def start_of(contest: Contest) -> Contest | None:
-    """The contest whose rate the search begins at; None: at `FIRST_RATE`."""
-    if contest.steps is not None:
-        return replace(contest, steps=None)
-    return None if contest.rank is None else replace(contest, rank=None)
 
 
 def has_rank(method: str) -> bool:

@@ -47,9 +47,10 @@ class StopAt(Callback):
             raise RuntimeError("killed")
 
 
-def trainer(folder, *callbacks, epochs=3) -> Trainer:
+def trainer(folder, *callbacks, epochs=3, steps=-1) -> Trainer:
     return Trainer(
         max_epochs=epochs,
+        max_steps=steps,
         accelerator="cpu",
         logger=False,
         callbacks=[
@@ -62,18 +63,20 @@ def trainer(folder, *callbacks, epochs=3) -> Trainer:
     )
 
 
+@pytest.mark.parametrize("steps", [-1, 12], ids=["by epochs", "by steps"])
 @pytest.mark.parametrize("killed_at", [4, 6], ids=["between epochs", "within an epoch"])
 def test_resume__ends_bit_equal_to_an_uninterrupted_run(
-    tmp_path, tiny_weights, killed_at
+    tmp_path, tiny_weights, killed_at, steps
 ):
     whole = module(tiny_weights)
-    run = trainer(tmp_path / "whole")
+    run = trainer(tmp_path / "whole", steps=steps)
     run.fit(whole, data())
 
+    cut = trainer(tmp_path / "cut", StopAt(killed_at), steps=steps)
     with pytest.raises(RuntimeError, match="killed"):
-        trainer(tmp_path / "cut", StopAt(killed_at)).fit(module(tiny_weights), data())
+        cut.fit(module(tiny_weights), data())
     resumed = module(tiny_weights)
-    again = trainer(tmp_path / "cut")
+    again = trainer(tmp_path / "cut", steps=steps)
     again.fit(resumed, data(), ckpt_path=tmp_path / "cut" / "last.ckpt")
 
     assert again.global_step == run.global_step == 12

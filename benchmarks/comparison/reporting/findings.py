@@ -262,10 +262,9 @@ def rates(plan: Plan, results: Results) -> str:
         best = max(found.values())
         cells = ["" if rate not in found else f"{found[rate]:.3f}" for rate in columns]
         rank = "" if contest.rank is None else f", rank {contest.rank}"
-        steps = "" if contest.steps is None else f", {contest.steps} steps"
         rows.append(
             [
-                METHODS[contest.method].title + rank + steps,
+                METHODS[contest.method].title + rank,
                 contest.task,
                 *(
                     f"**{cell}**" if found.get(rate) == best else cell
@@ -276,8 +275,7 @@ def rates(plan: Plan, results: Results) -> str:
     return section(
         "How the rates were chosen",
         f"delta1 on validation frames, {plan.tuned_at} training frames, means over "
-        f"{len(plan.tuning_seeds)} seeds that are not scored (where steps are named, "
-        f"{len(plan.long_tuning_seeds)}); climbed until the best "
+        f"{len(plan.tuning_seeds)} seeds that are not scored; climbed until the best "
         "rate's neighbours are worse.",
         table(["method", "task", *(f"{rate:g}" for rate in columns)], rows),
     )

@@ -34,8 +34,8 @@ def scale(plan: Plan, runs: Runs) -> str:
     return section(
         "Larger ranks, more steps",
         f"delta1 on {plan.scaled_task}, means over the seeds ({plan.rank_seeds} of the "
-        "larger ranks and steps), each rank and number of steps at a learning rate of "
-        "its own.",
+        "larger ranks and steps), each rank at a learning rate of its own, chosen with "
+        "the comparison's steps.",
         table(
             ["", *columns(plan)],
             [[name(plan, *one), *row] for one, row in cells.items()],

@@ -1,5 +1,6 @@
 """train.py as a person types it: in process, in a killed process, in two processes."""
 
+import csv
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from app.training.command import main
 from models.artefacts.checkpoint import read_checkpoint
@@ -226,6 +228,7 @@ def mistake(name, tmp_path, rgbd, tiny_weights):
         "one of several": ("--trainer.precision", "fp16"),
         "learning rate": ("--model.init_args.optimisation.head_lr", "-1"),
         "monitor": ("--checkpoint.monitor", "abs_rel"),
+        "worst": ("--checkpoint.mode", "max", "--checkpoint.monitor", "val/rmse"),
     }[name]
     return ["fit", "--config", good, *extra]
 
@@ -251,6 +254,7 @@ def mistake(name, tmp_path, rgbd, tiny_weights):
         ("one of several", "precision is 'fp16', but must be int or .*'16-mixed'"),
         ("learning rate", "must be finite, and not negative"),
         ("monitor", "'abs_rel', which no validation gives; .* val/abs_rel, val/delta1"),
+        ("worst", "takes the max of val/rmse, which is its worst; give mode as min"),
     ],
 )
 def test_mistake__is_one_clear_line(
@@ -267,6 +271,18 @@ def test_mistake__is_one_clear_line(
     import re
 
     assert re.search(message, lines[0]), lines[0]
+
+
+def test_monitor__of_which_more_is_better_keeps_the_most(tmp_path, tiny_weights):
+    config = str(write_config(tmp_path, tiny_weights))
+    main(["fit", "--config", config, "--checkpoint.monitor", "val/delta1"])
+    best = torch.load("runs/small/version_0/checkpoints/best.ckpt", weights_only=True)
+    (kept,) = (s for n, s in best["callbacks"].items() if "'val/delta1'" in n)
+    with Path("runs/small/version_0/metrics.csv").open() as file:
+        found = [row["val/delta1"] for row in csv.DictReader(file)]
+    assert float(kept["best_model_score"]) == pytest.approx(
+        max(float(value) for value in found if value)
+    )
 
 
 def test_no_permission__is_one_clear_line(tmp_path, tiny_weights, capsys, monkeypatch):
