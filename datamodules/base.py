@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from datamodules.batch import DepthBatch, DepthItem, Frames, ImageInput
@@ -20,10 +20,12 @@ from datamodules.loading import (
     collate,
 )
 from datamodules.protocols import Protocol, WindowName, full
-from datamodules.sizes import Shrink, check_image_size
+from datamodules.sizes import Shrink, Size, check_image_size
 from datamodules.splits import Split as Split
 from datamodules.task_data import TaskDataModule
 from datamodules.transforms import Augment, EvalTransform, TrainTransform
+
+HELD_OUT = "held_out"
 
 
 class DepthDataModule(TaskDataModule):
@@ -111,6 +113,7 @@ class DepthDataModule(TaskDataModule):
         check_image_size(self.image_size, patch_px)
         if self.augment.crop is not None:
             check_image_size(self.augment.crop, patch_px, "augment crop")
+            self._check_crop(self.augment.crop)
         wanted: dict[str, tuple[Split, ...]] = {
             "fit": ("train", "val"),
             "validate": ("val",),
@@ -119,6 +122,41 @@ class DepthDataModule(TaskDataModule):
         self._frames = {split: self.frames(split) for split in wanted.get(stage, ())}
         for split, frames in self._frames.items():
             self.check_count(split, len(frames), "frames")
+
+    @property
+    def frame_sizes(self) -> list[Size]:
+        """What training brings frames to, before `augment.crop`."""
+        return [self.image_size]
+
+    def _check_crop(self, crop: Size) -> None:
+        for size in self.frame_sizes:
+            if crop[0] > size[0] or crop[1] > size[1]:
+                raise DataError(
+                    f"augment crop {[*crop]} (rows, cols) is cut from images of "
+                    f"{[*size]}; give a smaller one, or a larger image_size"
+                )
+
+    def split_identity(self) -> dict[str, str]:
+        """The `options` that frames are held out by, and which `frames`, if any can."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        held = {name: part.split_identity() for name, part in self.parts.items()}
+        return {**super().state_dict(), HELD_OUT: held}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        then = state_dict.get(HELD_OUT, {})
+        for name, part in self.parts.items():
+            now, before = part.split_identity(), then.get(name, {})
+            same = now.get("options") == before.get("options")
+            if before and same and now["frames"] != before["frames"]:
+                rank_zero_warn(
+                    f"{name + ': ' if name else ''}frames were added, removed or "
+                    "renamed, and others are held out than when the checkpoint was "
+                    "written: it has been trained on some of them"
+                )
+        place = {key: state_dict[key] for key in state_dict if key != HELD_OUT}
+        super().load_state_dict(place)
 
     def opened(self, split: Split) -> Frames:
         """The frames of a split that `setup` has opened."""

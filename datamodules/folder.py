@@ -1,6 +1,7 @@
 """A user's own RGB-D frames: folders of files, or a CSV."""
 
 import math
+from hashlib import sha256
 from pathlib import Path
 from typing import get_args
 
@@ -143,6 +144,7 @@ class FolderDataModule(DepthDataModule):
         self.depth_resize: DepthResize = depth_resize
         self._found: dict[str, Pairs] = {}
         self._warned = self._warned_of_repeats = False
+        self._identity: dict[str, str] | None = None
 
     @property
     def protocol(self) -> Protocol:
@@ -185,6 +187,25 @@ class FolderDataModule(DepthDataModule):
         if repeated:
             self._warn_of_repeats(len(pairs) - len(repeated.names), root)
         return pairs.chosen(np.flatnonzero(chosen == held))
+
+    def trained_and_held_out(self) -> list[str]:
+        """Pictures on both sides, where a table or `val_root` brings that about."""
+        train, *held = (
+            set(self._pairs(split).pictures().names)
+            for split in ("train", "val", "test")
+        )
+        return sorted(train & set().union(*held))
+
+    def split_identity(self) -> dict[str, str]:
+        if self._identity is None:
+            options = (self.root, self.val_root, self.val_fraction, self.seed)
+            groups = (self.split_by, self.image_folder, self.depth_folder)
+            names = "\n".join(sorted(self._pairs("val").relative()))
+            self._identity = {
+                "options": repr((*options, *groups)),
+                "frames": sha256(names.encode()).hexdigest(),
+            }
+        return self._identity
 
     def _read(self, root: str) -> Pairs:
         """All frames of a root, which are looked for once."""

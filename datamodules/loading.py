@@ -50,12 +50,12 @@ class TrainDataset(Dataset[DepthItem]):
         for step in range(SKIPS_IN_A_ROW):
             try:
                 frame = self.frames[(index + step) % len(self.frames)]
+                item = self.transform(frame, epoch, index)
             except DataError as error:
                 if self.on_error == "error":
                     raise
                 skipped = skipped or str(error)
             else:
-                item = self.transform(frame, epoch, index)
                 item["skipped"] = skipped
                 return _named(item, self.adapter)
         raise DataError(

@@ -48,7 +48,7 @@ class MixedDataModule(DepthDataModule):
     ) -> None:
         _check(sources, shares)
         super().__init__(
-            next(iter(map(_trained_size, sources.values()))),
+            _trained_sizes(next(iter(sources.values())))[0],
             max(source.max_depth for source in sources.values()),
             batch_size,
             num_workers,
@@ -96,7 +96,7 @@ class MixedDataModule(DepthDataModule):
         ]
         repeating = getattr(self.trainer, "overfit_batches", 0)
         kind = RepeatingMixedSampler if repeating else MixedSampler
-        sampler = kind(shuffled, *self._replicas())
+        sampler = kind(shuffled, self.batch_size, *self._replicas())
         counts = counts_of([s.share for s in shuffled], sampler.total_size)
         for (name, frames), n in zip(sets.items(), counts, strict=True):
             if n == 0:
@@ -119,8 +119,9 @@ class MixedDataModule(DepthDataModule):
         return [source.test_dataloader() for source in self.sources.values()]
 
 
-def _trained_size(source: DepthDataModule) -> Size:
-    return source.augment.crop or source.image_size
+def _trained_sizes(source: DepthDataModule) -> list[Size]:
+    crop = source.augment.crop
+    return source.frame_sizes if crop is None else [crop]
 
 
 def _check(
@@ -136,9 +137,12 @@ def _check(
     for name, source in sources.items():
         if isinstance(source, MixedDataModule):
             raise DataError(f"data.sources {name} is mixed itself; name its sources")
-    sizes = {name: tuple(_trained_size(source)) for name, source in sources.items()}
-    if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} {list(size)}" for name, size in sizes.items())
+    sizes = {name: _trained_sizes(source) for name, source in sources.items()}
+    if len({tuple(size) for own in sizes.values() for size in own}) > 1:
+        told = ", ".join(
+            f"{name} {' and '.join(str([*size]) for size in own)}"
+            for name, own in sizes.items()
+        )
         raise DataError(
             f"one batch has images of one size, but the sources train at {told}; give "
             "them the same image_size or augment.crop"

@@ -61,12 +61,16 @@ class MixedSampler(EpochSampler):
 
     Args:
         sources: Frames and share of each.
+        batch_size: Per process: each takes whole batches from the stream, since every
+            n-th sample of it may be of one source alone.
         replicas: Number of processes.
         rank: This one.
     """
 
-    def __init__(self, sources: Sequence[Shuffled], replicas: int, rank: int) -> None:
-        self.sources = sources
+    def __init__(
+        self, sources: Sequence[Shuffled], batch_size: int, replicas: int, rank: int
+    ) -> None:
+        self.sources, self.batch = sources, batch_size * replicas
         frames = range(sum(source.length for source in sources))
         DistributedSampler.__init__(
             self, cast(Dataset[Frame], frames), replicas, rank, shuffle=False
@@ -74,8 +78,15 @@ class MixedSampler(EpochSampler):
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:  # type: ignore[override]
         skip, self.skip = self.skip, 0
-        own = self._samples()[self.rank :: self.num_replicas]
-        return islice(iter(own), skip, None)
+        return islice(self._share(), skip, None)
+
+    def _share(self) -> Iterator[tuple[int, int, int]]:
+        """Of this process; of what is left at the end each has an equal part."""
+        samples = self._samples()
+        for start in range(0, len(samples), self.batch):
+            batch = samples[start : start + self.batch]
+            size = len(batch) // self.num_replicas
+            yield from batch[self.rank * size : (self.rank + 1) * size]
 
     def _samples(self) -> list[tuple[int, int, int]]:
         """Of all processes."""

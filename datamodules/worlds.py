@@ -143,6 +143,10 @@ class WorldsDataModule(DepthDataModule):
     def protocol(self) -> Protocol:
         return full(self.max_depth)
 
+    @property
+    def frame_sizes(self) -> list[Size]:
+        return self.shapes
+
     def setup(self, stage: str) -> None:
         super().setup(stage)
         for size in self.shapes:

@@ -18,7 +18,7 @@ def met(depth: Tensor, batch: DepthBatch, protocol: Protocol, align: Align) -> T
     """Predictions (B, 1, h, w) as a protocol compares them with the truth.
 
     Resized to each truth's own size, fitted to it where that is asked for, and clamped
-    to the protocol's range.
+    to the protocol's range, of which what is fitted keeps the lower end in any case.
 
     Returns:
         (B, 1, H, W), the shape of the batch's truth.
@@ -27,10 +27,11 @@ def met(depth: Tensor, batch: DepthBatch, protocol: Protocol, align: Align) -> T
     shape = target.shape[-2:]
     depth = resize_each(depth, batch["size"], shape, protocol.align_corners)
     depth = aligned(depth, target, valid, align, protocol.max_depth)
+    low, high = protocol.min_depth, protocol.max_depth
     if protocol.clamp:
-        low, high = protocol.min_depth, protocol.max_depth
-        depth = depth.nan_to_num(low, posinf=high).clamp(low, high)
-    return depth
+        return depth.nan_to_num(low, posinf=high).clamp(low, high)
+    # A fitted shift may lead below 0 m, for which no ratio and no logarithm is meant.
+    return depth if align == "none" else depth.clamp(min=low)
 
 
 def rows_of(depth: Tensor, batch: DepthBatch, protocol: Protocol) -> list[Row]:

@@ -53,7 +53,7 @@ class Ledger:
         self.folder, self.header = folder, dict(header)
         self.rank, self.world_size = rank, world_size
         self.path = folder / LEDGER
-        runs = (_run_and_rank(path)[0] for path in self._journals())
+        runs = (_run_and_rank(path)[0] for path in _journals(self.folder))
         self.run = 1 + max(runs, default=0)
         self._before: dict[str, str] = {}
         self._file: BinaryIO | None = None
@@ -86,7 +86,7 @@ class Ledger:
                     return None
             return "" if whole else json.dumps(entry)
 
-        header, entries = self._read(self._journals(), missing)
+        header, entries = self._read(_journals(self.folder), missing)
         if changes := _differences(header, self.header):
             raise DataError(
                 f"{self.folder} holds predictions of another model or with other "
@@ -129,12 +129,14 @@ class Ledger:
             Every picture's error, "" for none.
         """
         if self._errors is None:
-            self._errors = self._fold(self._journals())
+            self._errors = self._fold(_journals(self.folder))
         return self._errors
 
     def _begin(self) -> None:
         if self.rank == 0:
-            killed = [p for p in self._journals() if _run_and_rank(p)[0] < self.run]
+            killed = [
+                p for p in _journals(self.folder) if _run_and_rank(p)[0] < self.run
+            ]
             if killed:
                 self._fold(killed)
         self._errors = None
@@ -166,11 +168,6 @@ class Ledger:
         for path in journals:
             path.unlink()
         return {name: error for name, (_, error) in entries.items()}
-
-    def _journals(self) -> list[Path]:
-        """The oldest first."""
-        found = self.folder.glob(".predictions.*.jsonl")
-        return sorted(filter(_run_and_rank, found), key=_run_and_rank)
 
     def _read(
         self, journals: list[Path], kept: Callable[[str, Entry], T]
@@ -230,6 +227,29 @@ def whose(
         moved = not Path(source).exists() or path.samefile(source)
         return "same" if here or moved else "another"
     return "changed" if here else "another"
+
+
+def recorded_outputs(folder: Path) -> frozenset[Path] | None:
+    """Outputs in a folder and below that its ledger or journals name; None without.
+
+    Raises:
+        DataError: If a file is not as this program writes it.
+    """
+    found = [path for path in (folder / LEDGER, *_journals(folder)) if path.is_file()]
+    if not found:
+        return None
+    return frozenset(
+        folder / output
+        for path in found
+        for _, entry in _content(path)[1]
+        for output in entry["outputs"]
+    )
+
+
+def _journals(folder: Path) -> list[Path]:
+    """The oldest first."""
+    found = folder.glob(".predictions.*.jsonl")
+    return sorted(filter(_run_and_rank, found), key=_run_and_rank)
 
 
 class _Outputs:

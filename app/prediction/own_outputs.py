@@ -1,19 +1,22 @@
 """Which files predict.py wrote itself, so that it does not predict them again."""
 
-import json
 from functools import cache
 from pathlib import Path
 
 from app.prediction.formats import ENDINGS
-from app.prediction.ledger import LEDGER
+from app.prediction.ledger import recorded_outputs
+from datamodules.errors import DataError
+from datamodules.files.pictures import SUFFIXES
 
 
 class OwnOutputs:
     """Tells outputs from pictures.
 
-    Outputs are what any `predictions.json` records, in its folder and below; what lies
-    in the output folder, where that is inside of what is looked through; and, where
-    pictures and outputs share a folder, `a.jpg.depth.png` beside `a.jpg`.
+    Outputs are what any `predictions.json` or a killed run's journal records, in its
+    folder and below, and what is called so there (`a.jpg.depth.png`) though a later run
+    has forgotten it; what lies in the output folder, where that is inside of what is
+    looked through; and, where pictures and outputs share a folder, `a.jpg.depth.png`
+    beside `a.jpg`.
 
     Args:
         folder: Where this run writes to.
@@ -31,18 +34,26 @@ class OwnOutputs:
             return True
         if inside and _beside_its_picture(file):
             return True
-        return any(file in self._recorded(parent) for parent in file.parents)
+        recorded = [self._recorded(parent) for parent in file.parents]
+        if _called_so(file.name) and any(found is not None for found in recorded):
+            return True
+        return any(file in found for found in recorded if found is not None)
 
 
-def _recorded(folder: Path) -> frozenset[Path]:
-    """Outputs that a folder's ledger names."""
+def _recorded(folder: Path) -> frozenset[Path] | None:
+    """Outputs that a folder's ledger names; None where there is no ledger of ours."""
     try:
-        content = json.loads((folder / LEDGER).read_text())
-        entries = content["files"].values()
-        return frozenset(folder / name for e in entries for name in e["outputs"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # No ledger, or not one of ours: it records nothing.
-        return frozenset()
+        return recorded_outputs(folder)
+    except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _called_so(name: str) -> bool:
+    """Whether a name is that of a picture and an output's ending."""
+    return any(
+        name.endswith(ending) and name.removesuffix(ending).lower().endswith(SUFFIXES)
+        for ending in ENDINGS.values()
+    )
 
 
 def _beside_its_picture(file: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import signal
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from app.prediction.running import Runner, runner
 from app.prediction.writer import DepthWriter
 from datamodules.errors import DataError
 from datamodules.files.pictures import Picture, find_images
+from datamodules.files.whole import sole_writer
 from datamodules.photographs import size_and_focal
 from datamodules.sizes import InputSize, Size, fixed, input_size
 
@@ -36,10 +38,10 @@ def predict(model: Model, prediction: Prediction) -> None:
         prediction: What to predict, how, and what to write.
 
     Raises:
-        DataError: If there are no pictures, or formats mean what the network does not
-            say.
+        DataError: If there are no pictures, formats mean what the network does not
+            say, or another run writes into the same folder.
     """
-    folder = Path(prediction.output)
+    folder = Path(prediction.output).expanduser()
     found = find_images(prediction.images, OwnOutputs(folder))
     pictures = found.pictures
     points = None
@@ -68,52 +70,55 @@ def predict(model: Model, prediction: Prediction) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     runs = runner(prediction)
-    sha256 = None if points is None else points.sha256
-    about = header(model, prediction, scale, sha256)
-    ledger = Ledger(folder, about, runs.rank, runs.world_size)
-    done = set()
-    if not prediction.overwrite:
-        done = ledger.done(prediction.formats, pictures)
-    camera = Camera(
-        prediction.fx,
-        prediction.fy,
-        prediction.cx,
-        prediction.cy,
-        prediction.fov,
-        prediction.assume_fov,
-    )
-    left = [picture for picture in pictures if picture.name not in done]
-    if found.left_out and runs.rank == 0:
-        print(f"left out: {found.left_out} files that predict.py itself wrote")
-    if done:
-        print(f"{len(pictures) - len(left)} of {len(pictures)} are there already")
-    if left:
-        ready = _Ready(model, prediction, runs, camera)
-        if calibrator is not None and prediction.points_per == "run":
-            calibrator = _with_shared(calibrator, runs, ready, pictures)
-        predictor, data, given, focals_px = ready(left, prediction.formats)
-        writer = DepthWriter(
-            folder,
-            left,
-            focals_px,
-            prediction.formats,
-            Look(max_depth, scale, prediction.colormap),
-            camera,
-            calibrator,
-            ledger,
-            [(own.adapter, own.confidence) for own in given],
+    with sole_writer(folder) if runs.rank == 0 else nullcontext():
+        sha256 = None if points is None else points.sha256
+        about = header(model, prediction, scale, sha256)
+        ledger = Ledger(folder, about, runs.rank, runs.world_size)
+        done = set()
+        if not prediction.overwrite:
+            done = ledger.done(prediction.formats, pictures)
+        camera = Camera(
+            prediction.fx,
+            prediction.fy,
+            prediction.cx,
+            prediction.cy,
+            prediction.fov,
+            prediction.assume_fov,
         )
-        before = signal.signal(signal.SIGTERM, _stop)
-        try:
-            runs.run(predictor, data, writer)
-        finally:
-            writer.finish()
-            signal.signal(signal.SIGTERM, before)
-    runs.barrier()
-    if runs.rank == 0:
-        errors = ledger.fold()
-        said = [errors.get(p.name, f"{p.name}: its files are gone") for p in pictures]
-        _report(said, prediction, scale)
+        left = [picture for picture in pictures if picture.name not in done]
+        if found.left_out and runs.rank == 0:
+            print(f"left out: {found.left_out} files that predict.py itself wrote")
+        if done:
+            print(f"{len(pictures) - len(left)} of {len(pictures)} are there already")
+        if left:
+            ready = _Ready(model, prediction, runs, camera)
+            if calibrator is not None and prediction.points_per == "run":
+                calibrator = _with_shared(calibrator, runs, ready, pictures)
+            predictor, data, given, focals_px = ready(left, prediction.formats)
+            writer = DepthWriter(
+                folder,
+                left,
+                focals_px,
+                prediction.formats,
+                Look(max_depth, scale, prediction.colormap),
+                camera,
+                calibrator,
+                ledger,
+                [(own.adapter, own.confidence) for own in given],
+            )
+            before = signal.signal(signal.SIGTERM, _stop)
+            try:
+                runs.run(predictor, data, writer)
+            finally:
+                writer.finish()
+                signal.signal(signal.SIGTERM, before)
+        runs.barrier()
+        if runs.rank == 0:
+            errors = ledger.fold()
+            said = [
+                errors.get(p.name, f"{p.name}: its files are gone") for p in pictures
+            ]
+            _report(said, prediction, scale)
 
 
 class _Ready:

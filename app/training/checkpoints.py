@@ -4,8 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 
 from models.errors import OptionError
 
@@ -70,10 +71,19 @@ class Recovery(ModelCheckpoint):
         self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)
+        swa = StochasticWeightAveraging
+        averaged = any(isinstance(c, swa) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if averaged:
+            rank_zero_info(f"last.ckpt has the weights that {swa.__name__} averaged")
+        self._write(trainer, again=averaged)
 
-    def _write(self, trainer: Trainer) -> None:
-        """Write `last.ckpt` for those that write one, unless they just have."""
+    def _write(self, trainer: Trainer, *, again: bool = False) -> None:
+        """Write `last.ckpt` for those that write one, unless they just have.
+
+        Args:
+            trainer: Of the run.
+            again: Also then, for other weights than at that step.
+        """
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if not fitting:
             return
@@ -81,7 +91,8 @@ class Recovery(ModelCheckpoint):
         for one in found:
             if not isinstance(one, ModelCheckpoint) or not one.save_last:
                 continue
-            if max(self._written_at, one._last_global_step_saved) < trainer.global_step:
+            written_at = max(self._written_at, one._last_global_step_saved)
+            if again or written_at < trainer.global_step:
                 path = one.format_checkpoint_name({}, one.CHECKPOINT_NAME_LAST)
                 trainer.save_checkpoint(path, one.save_weights_only)
                 # Lightning writes one more at the end, unless it knows of any.

@@ -2,13 +2,13 @@
 
 import sys
 from functools import singledispatch
-from pathlib import Path
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from app.errors import fail
 from datamodules.base import DepthDataModule
+from datamodules.folder import FolderDataModule
 from datamodules.prompts import prompt_of
 from datamodules.splits import Split
 from datamodules.survey import Survey, survey, suspicions, unread, unusable
@@ -112,9 +112,12 @@ def _check_part(data: DepthDataModule, frames: int) -> None:
 def _said(found: Survey, data: DepthDataModule) -> list[str]:
     scale = getattr(data, "depth_scale", None)
     said = unread(found) + suspicions(found, data.max_depth, scale)
-    root, val_root = (getattr(data, name, None) for name in ("root", "val_root"))
-    if val_root is not None and Path(val_root).resolve() == Path(str(root)).resolve():
-        said.append("val_root is root itself: validation sees the frames of training")
+    if isinstance(data, FolderDataModule) and (both := data.trained_and_held_out()):
+        said.append(
+            f"{len(both)} pictures are trained on and held out as well "
+            f"({', '.join(both[:3])}): scores will look better than they are; keep "
+            "them apart in the table, or give another val_root"
+        )
     return said
 
 

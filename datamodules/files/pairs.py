@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -114,12 +114,19 @@ class Pairs(Sequence[Pair]):
         return some
 
     def pictures(self) -> Labels:
-        """The path of each picture, as it is given; a table may have one twice."""
-        return Labels.of(self._images[int(place)] for place in self._order)
+        """The file of each picture; a table may have one twice, in other words."""
+        root = os.path.abspath(self.root)  # noqa: PTH100 - links are not followed
+        images = (self._images[int(place)] for place in self._order)
+        return Labels.of(os.path.normpath(os.path.join(root, i)) for i in images)  # noqa: PTH118
+
+    def relative(self) -> Iterator[str]:
+        """The path of each picture, as it is given."""
+        return (self._images[int(place)] for place in self._order)
 
     def folders(self) -> Labels:
-        """The folder of each picture, as its path is given."""
-        images = (self._images[int(place)] for place in self._order)
+        """The folder of each picture, below the root."""
+        order = (int(place) for place in self._order)
+        images = (os.path.normpath(self._images[place]) for place in order)
         return Labels.of(image[: max(image.rfind("/"), 0)] for image in images)
 
 

@@ -6,6 +6,7 @@ What a killed process leaves has a name that nothing reads, `.NAME.part` or
 
 import glob
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -141,3 +142,35 @@ def _taken(lock: IO[str]) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Nobody else who asks for it writes into a folder until this one has ended.
+
+    Raises:
+        DataError: If somebody does.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise DataError(
+            f"another run is writing into {folder}; wait for its end, or give another "
+            "folder"
+        ) from None
+    except OSError:
+        # A disk over the network that has no locks: nobody can be asked there.
+        os.close(handle)
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.close(handle)

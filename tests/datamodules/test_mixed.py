@@ -10,7 +10,9 @@ from datamodules.mixed import MixedDataModule
 from datamodules.mixing import MixedSampler, Shuffled, counts_of, spread
 from datamodules.synthetic import SyntheticDataModule
 from datamodules.transforms import Augment
+from datamodules.worlds import WorldsDataModule
 
+SHAPES = [(28, 42), (42, 28)]
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=4)
 
 
@@ -50,7 +52,7 @@ def test_spread__every_stretch_has_each_share_to_within_two(counts):
 
 @given(LENGTHS, st.data())
 def test_sampler__without_shares_has_every_frame_once_an_epoch(lengths, data):
-    found = epochs(MixedSampler(sources(lengths), 1, 0), 2)
+    found = epochs(MixedSampler(sources(lengths), 2, 1, 0), 2)
     every = [(s, i) for s, n in enumerate(lengths) for i in range(n)]
     for epoch, samples in enumerate(found):
         assert sorted((s, i) for s, _, i in samples) == every
@@ -61,7 +63,7 @@ def test_sampler__without_shares_has_every_frame_once_an_epoch(lengths, data):
 def test_sampler__no_frame_comes_again_before_the_others_came(lengths, data):
     shares = [data.draw(st.floats(0.1, 1)) for _ in lengths]
     drawn = [
-        s for e in epochs(MixedSampler(sources(lengths, shares), 1, 0), 3) for s in e
+        s for e in epochs(MixedSampler(sources(lengths, shares), 2, 1, 0), 3) for s in e
     ]
     for source, n in enumerate(lengths):
         own = [(epoch, index) for s, epoch, index in drawn if s == source]
@@ -71,21 +73,37 @@ def test_sampler__no_frame_comes_again_before_the_others_came(lengths, data):
             assert len({index for _, index in part}) == len(part)
 
 
-@given(LENGTHS, st.integers(1, 3), st.integers(0, 5))
-def test_sampler__shares_of_processes_and_resumption(lengths, processes, skip):
+@given(LENGTHS, st.integers(1, 3), st.integers(1, 4), st.integers(0, 5))
+def test_sampler__shares_of_processes_and_resumption(lengths, processes, size, skip):
     parts = [
-        MixedSampler(sources(lengths), processes, rank) for rank in range(processes)
+        MixedSampler(sources(lengths), size, processes, rank)
+        for rank in range(processes)
     ]
     found = [epochs(part, 2)[1] for part in parts]
-    assert len({len(own) for own in found}) == 1
-    together = [sample for step in zip(*found, strict=True) for sample in step]
-    whole = MixedSampler(sources(lengths), 1, 0)
+    assert {len(own) for own in found} == {len(parts[0])}
+    whole = MixedSampler(sources(lengths), size, 1, 0)
     whole.set_epoch(1)
+    expected = list(whole)
     if sum(lengths) % processes == 0:
-        assert together == list(whole)
+        assert sorted(s for own in found for s in own) == sorted(expected)
+    # A step's batches, of all processes, are the next stretch of the stream.
+    for step in range(len(expected) // (size * processes)):
+        own = slice(step * size, (step + 1) * size)
+        seen = [sample for part in found for sample in part[own]]
+        if sum(lengths) % processes == 0:
+            assert seen == expected[step * size * processes :][: size * processes]
     parts[0].skip = skip
     assert list(parts[0]) == found[0][skip:]
     assert list(parts[0]) == found[0]
+
+
+def test_sampler__every_processs_batch_has_all_sources():
+    for processes in (1, 2, 4):
+        for rank in range(processes):
+            sampler = MixedSampler(sources([32, 32]), 4, processes, rank)
+            own = [source for source, _, _ in sampler]
+            batches = [own[i : i + 4] for i in range(0, len(own), 4)]
+            assert all(batch.count(0) == 2 for batch in batches)
 
 
 def test_source__has_the_order_that_its_own_run_has():
@@ -121,6 +139,10 @@ def synthetic(domain="rooms", **options):
             r"train at a \[28, 42\], b \[28, 28\]",
         ),
         (
+            lambda: MixedDataModule({"a": WorldsDataModule(shapes=SHAPES)}),
+            r"train at a \[28, 42\] and \[42, 28\]",
+        ),
+        (
             lambda: MixedDataModule({"a": MixedDataModule({"b": synthetic()})}),
             "a is mixed itself",
         ),
@@ -130,6 +152,22 @@ def test_sources__that_cannot_be_mixed_are_refused(made, said):
     with pytest.raises(DataError, match=said) as error:
         made()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SyntheticDataModule("rooms", 2, 1, 1, (28, 42), augment=Augment(crop=(28, 56))),
+        WorldsDataModule(
+            shapes=SHAPES,
+            image_size=(28, 42),
+            augment=Augment(crop=(28, 42)),
+        ),
+    ],
+)
+def test_crop__larger_than_what_it_is_cut_from_is_refused(data):
+    with pytest.raises(DataError, match=r"augment crop \[28, .* is cut from images of"):
+        data.setup("fit")
 
 
 def test_batches__have_each_source_and_say_which():

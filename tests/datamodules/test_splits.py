@@ -1,5 +1,7 @@
 """Which frames train and which are held out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -114,6 +116,49 @@ def test_split__rows_of_one_picture_are_on_one_side(scenes):
         train, val = names(data, "train"), names(data, "val")
     assert len(train) + len(val) == 23
     assert not {*train} & {*val}
+
+
+def test_split__one_picture_in_two_spellings_is_on_one_side(scenes):
+    table = scenes / "frames.csv"
+    header, *rows = table.read_text().splitlines()
+    again = [f"./images/../{row}" for row in rows]
+    table.write_text("\n".join([header, *rows, *again]))
+    data = module(table, val_fraction=0.5, split_by="frame")
+    with pytest.warns(UserWarning, match="has 14 rows whose picture another row has"):
+        train, val = ({*map(Path.resolve, images(data, s))} for s in ("train", "val"))
+    assert not train & val
+
+
+def images(data, split) -> list[Path]:
+    return [pair.image for pair in data.frames(split).pairs]
+
+
+def test_shared__pictures_of_a_table_or_of_val_root_are_found(scenes):
+    assert module(scenes, split_by="folder").trained_and_held_out() == []
+    inside = module(scenes, val_root=str(scenes / "images" / ".."))
+    assert len(inside.trained_and_held_out()) == 14
+    table = scenes / "frames.csv"
+    text = table.read_text()
+    table.write_text(f"{text}\nimages/c/1.jpg,depths/c/1.npy,c,val,tele")
+    assert [Path(p).name for p in module(table).trained_and_held_out()] == ["1.jpg"]
+    # By another column, the picture is in one scene alone.
+    assert module(table, split_by="column:scene").trained_and_held_out() == []
+
+
+def test_resume__frames_that_were_added_are_warned_of(scenes):
+    options = {"split_by": "folder", "val_fraction": 0.3}
+    before = module(scenes, **options).state_dict()
+    module(scenes, **options).load_state_dict(before)
+    module(scenes, **{**options, "seed": 3}).load_state_dict(before)
+    for scene in "efgh":
+        for part, suffix in (("images", "jpg"), ("depths", "npy")):
+            path = scenes / part / scene / f"0.{suffix}"
+            path.parent.mkdir()
+            path.touch()
+    now = module(scenes, **options)
+    assert now.split_identity() != before["held_out"][""]
+    with pytest.warns(UserWarning, match="others are held out than when"):
+        now.load_state_dict(before)
 
 
 @given(

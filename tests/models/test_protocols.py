@@ -20,7 +20,8 @@ from datamodules.transforms import Augment, EvalTransform
 from models import DepthAnythingModule
 from models.artefacts.merged import save_network
 from models.errors import OptionError
-from models.metrics import METRICS
+from models.evaluation import met
+from models.metrics import METRICS, per_image
 from models.scoring import Scoring
 from tests.conftest import REAL_DATA, needs_real_data, random_tiny
 from tests.models.published import by_hand
@@ -297,3 +298,21 @@ def test_valid__inclusive_ends_and_too_few_pixels():
     assert not KITTI["kitti_da2"].valid(depth).any()
     depth[0, 9] = 5
     assert KITTI["kitti_da2"].valid(depth).sum() == 10
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_scale_shift__below_0_counts_as_the_nearest_depth(name):
+    """Where a protocol does not clamp, too: no ratio there is meant."""
+    predicted = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0]).view(1, 1, 1, 5)
+    target = torch.tensor([9.0, 3.0, 1.0, 0.6, 0.5]).view(1, 1, 1, 5)
+    line = np.polyval(np.polyfit([5, 4, 3, 2, 1], [9, 3, 1, 0.6, 0.5], 1), predicted)
+    assert line[..., -1] == pytest.approx(-1.06)
+    valid, size = target > 0, torch.tensor([[1, 5]])
+    batch = {"depth": target, "valid": valid, "size": size}
+    depth = met(predicted, batch, PROTOCOLS[name], "scale_shift")
+    np.testing.assert_allclose(depth[..., :-1], line[..., :-1], rtol=1e-6)
+    assert float(depth[..., -1]) == pytest.approx(PROTOCOLS[name].min_depth)
+    scores = per_image(depth, target, valid)
+    assert scores.isfinite().all()
+    # Of 6.70, 4.76, 2.82, 0.88 and less than 0 none is within 25 %.
+    assert scores[0, 0] == 0

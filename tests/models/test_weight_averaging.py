@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 
-from models.artefacts.checkpoint import load_checkpoint
+from app.training.checkpoints import Recovery
+from models.artefacts.checkpoint import load_checkpoint, read_checkpoint
 from models.artefacts.files import read_torch
 from models.depth_module import AVERAGED
 from models.errors import CheckpointError
@@ -59,3 +60,15 @@ def test_swa__a_run_is_resumed_after_the_rates_were_taken_over(tmp_path, tiny_we
     again = trainer(tmp_path, swa(), epochs=3)
     again.fit(module(tiny_weights), data(), ckpt_path=tmp_path / "last.ckpt")
     assert again.global_step == 12
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+def test_swa__the_average_is_in_the_last_checkpoint(tmp_path, tiny_weights):
+    swa = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1)
+    learner = module(tiny_weights)
+    recovery = Recovery(10, str(tmp_path))
+    trainer(tmp_path, swa, recovery, epochs=3).fit(learner, data())
+    _, tensors = read_checkpoint(tmp_path / "last.ckpt")
+    found = learner.network.state_dict()
+    assert tensors.keys() <= found.keys()
+    assert all(torch.equal(tensors[name], found[name]) for name in tensors)

@@ -1,5 +1,6 @@
 """Write one depth map: 16-bit PNG, .npy, .pfm, .exr, a point cloud, or a picture."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -61,13 +62,16 @@ def write_exr(path: Path, depth: NDArray[np.float32]) -> None:
     """Write (H, W) float32 metres as the channel Z of an OpenEXR file."""
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     with (
-        whole_file(path) as part,
+        # A name of its own, since OpenEXR takes none that is not UTF-8.
+        tempfile.TemporaryDirectory() as folder,
         OpenEXR.File(header, {"Z": np.ascontiguousarray(depth)}) as file,
     ):
+        passing = Path(folder) / "depth.exr"
         try:
-            file.write(str(part))
+            file.write(str(passing))
         except RuntimeError as error:
             raise DataError(f"{path} cannot be written ({error})") from None
+        write_bytes(path, passing.read_bytes())
 
 
 def write_ply(

@@ -1,6 +1,7 @@
 """Pictures and videos as people have them, from the command line to the files."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,9 @@ import torch
 from PIL import Image
 
 from app.prediction.command import main
+from datamodules.files.depths.reading import read_depth
 from datamodules.files.images.decoding import read_image
+from datamodules.files.whole import sole_writer
 from datamodules.inputs import normalise, resize_image
 from models.artefacts.merged import save_network
 from tests.conftest import random_tiny
@@ -174,6 +177,55 @@ def test_outputs__of_other_runs_and_unnoted_ones_are_left_out(model, tmp_path):
     (tmp_path / "in/predictions.json").unlink()  # killed before it was written
     predict(tmp_path / "in", model, tmp_path / "in", "--formats", "color")
     assert set(entries(tmp_path / "in")) == {"a.png"}
+
+
+def test_outputs__of_a_killed_run_and_of_older_models_are_left_out(model, tmp_path):
+    shots, out = tmp_path / "in", tmp_path / "in/out"
+    write(shots / "a.png")
+    write(shots / "b.png")
+    predict(shots, model, out, "--formats", "color")
+    # Stale: of other options, which `predictions.json` knows no more.
+    predict(shots / "a.png", model, out, "--formats", "color", "--tta", "--overwrite")
+    assert set(entries(out)) == {"a.png"}
+    predict(shots, model, tmp_path / "two", "--formats", "npy")
+    assert set(entries(tmp_path / "two")) == {"a.png", "b.png"}
+    # Killed before its journal was folded.
+    content = json.loads((out / "predictions.json").read_text())
+    (out / "predictions.json").unlink()
+    lines = [{"header": content["header"]}]
+    lines += [{"name": n, "entry": e} for n, e in content["files"].items()]
+    journal = "\n".join(map(json.dumps, lines))
+    (out / ".predictions.1.0.jsonl").write_text(journal)
+    predict(shots, model, tmp_path / "three", "--formats", "npy")
+    assert set(entries(tmp_path / "three")) == {"a.png", "b.png"}
+
+
+def test_output__that_another_run_writes_into_is_refused(model, tmp_path, capsys):
+    write(tmp_path / "in/a.png")
+    (tmp_path / "out").mkdir()
+    with sole_writer(tmp_path / "out"), pytest.raises(SystemExit):
+        predict(tmp_path / "in", model, tmp_path / "out")
+    assert "another run is writing into" in capsys.readouterr().err
+    assert not any((tmp_path / "out").iterdir())
+    predict(tmp_path / "in", model, tmp_path / "out")
+
+
+def test_output__of_a_home_is_there(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "in/a.png")
+    predict(tmp_path / "in", model, "~/out")
+    assert set(entries(tmp_path / "out")) == {"a.png"}
+
+
+def test_exr__of_a_name_that_is_not_utf_8(model, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    write(tmp_path / "in/a.png")
+    (tmp_path / "in/a.png").rename(tmp_path / "in" / name)
+    predict(tmp_path / "in", model, tmp_path / "out", "--formats", "exr", "npy")
+    depth = read_depth(tmp_path / "out" / f"{name}.depth.npy", 1)
+    exr = tmp_path / "depth.exr"
+    (tmp_path / "out" / f"{name}.depth.exr").rename(exr)
+    np.testing.assert_array_equal(read_depth(exr, 1), depth)
 
 
 def test_outputs__that_are_all_there_is_are_said(model, tmp_path, capsys):
