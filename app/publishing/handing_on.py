@@ -40,15 +40,18 @@ def hand_on(opened: OpenedModel, wanted: HandOver, size: InputSize) -> None:
     publication = Publication(
         wanted.push_to_hub, wanted.private, _form(opened, wanted), wanted.license
     )
-    licence = check(publication, opened.record)
-    # Before adapters are folded in.
-    parameters = opened.network.parameters()
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    about = opened.about
+    licence = check(publication, about)
+    trained = None
+    if opened.record is not None:
+        # Before adapters are folded in.
+        parameters = opened.network.parameters()
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(wanted.export or f"{scratch}/model").expanduser()
         _export(opened, wanted, size, folder)
         results = recorded_results(opened.source)
-        address = publish(folder, publication, opened.record, licence, results, trained)
+        address = publish(folder, publication, about, licence, results, trained)
     print(f"published: {address}")
 
 

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,8 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from models.artefacts import form_named
-from models.artefacts.depth_facts import depth_facts
-from models.artefacts.published.sources import OTHER_LICENCES
+from models.artefacts.depth_facts import Origin
+from models.artefacts.published.sources import ON_THE_HUB, OTHER_LICENCES
 from models.artefacts.record import Record
 from models.errors import ExportError
 
@@ -36,7 +37,7 @@ class Publication:
     """None takes the base's."""
 
 
-def check(publication: Publication, record: Record[Any] | None) -> str:
+def check(publication: Publication, about: Record[Any] | Origin) -> str:
     """Everything that can be refused before any work is done.
 
     Returns:
@@ -57,7 +58,7 @@ def check(publication: Publication, record: Record[Any] | None) -> str:
             "there is no Hub token; run `hf auth login`, or set HF_TOKEN in the "
             "environment"
         )
-    own = None if record is None else licence_of(record)
+    own = licence_of(about)
     wanted = publication.licence or own
     if wanted is None:
         raise ExportError(
@@ -77,46 +78,64 @@ def check(publication: Publication, record: Record[Any] | None) -> str:
     return wanted
 
 
-def licence_of(record: Record[Any]) -> str | None:
+def licence_of(about: Record[Any] | Origin) -> str | None:
     """The licence of base weights, None where it is not known."""
-    return record.licence()
+    return about.licence()
 
 
 def publish(
     folder: Path,
     publication: Publication,
-    record: Record[Any] | None,
+    about: Record[Any] | Origin,
     licence: str,
     results: list[dict[str, Any]],
-    trained: int,
+    trained: int | None,
 ) -> str:
     """Add a card to an exported folder and upload it in one commit.
+
+    The commit deletes files of other forms: beside them the repository would open as
+    the model that it was. What no form of ours writes stays.
 
     Args:
         folder: An export; the card is written into it.
         publication: Where to.
-        record: How the model was trained, if that is known.
+        about: How the model was trained, as far as that is known.
         licence: From `check`.
         results: Contents of recorded `test_*.json` files.
-        trained: Number of trained parameters.
+        trained: Number of trained parameters; None where that is not known.
 
     Returns:
         The address of the repository.
 
     Raises:
-        ExportError: If the Hub refuses or cannot be reached; it says what is there.
+        ExportError: If the Hub refuses or cannot be reached, or the repository is
+            public and must not be; it says what is there.
     """
-    text = card(publication, record, licence, results, trained)
+    text = card(publication, about, licence, results, trained)
     (folder / "README.md").write_text(text)
     names = sorted(p.name for p in folder.iterdir() if p.is_file())
     api, repo = HfApi(), publication.repo_id
     address = _patiently(
         lambda: api.create_repo(repo, private=publication.private, exist_ok=True), repo
     )
+    before = _patiently(lambda: api.model_info(repo), repo)
+    # One that exists stays as visible as it was.
+    if publication.private and not before.private:
+        raise ExportError(
+            f"{repo} exists and is public, so --private has no effect; make it private "
+            "on the Hub, give another name, or leave --private out"
+        )
     message = f"Upload {publication.form} model"
     commit = _patiently(
         lambda: api.upload_folder(
-            repo_id=repo, folder_path=folder, commit_message=message
+            repo_id=repo,
+            folder_path=folder,
+            commit_message=message,
+            delete_patterns=[
+                file.rfilename
+                for file in before.siblings or ()
+                if _of_a_form(file.rfilename)
+            ],
         ),
         repo,
     )
@@ -130,15 +149,21 @@ def publish(
     return str(address)
 
 
+def _of_a_form(name: str) -> bool:
+    """Whether a repository's file is one that opening a model reads."""
+    # A pattern's * would reach into folders, which no form has.
+    return "/" not in name and any(fnmatch(name, known) for known in ON_THE_HUB)
+
+
 def card(
     publication: Publication,
-    record: Record[Any] | None,
+    about: Record[Any] | Origin,
     licence: str,
     results: list[dict[str, Any]],
-    trained: int,
+    trained: int | None,
 ) -> str:
     """The model card: metadata that the Hub understands, and what a reader asks."""
-    facts = depth_facts(None) if record is None else record.facts()
+    facts, content = about.facts(), about.to_dict()
     repo, form = publication.repo_id, form_named(publication.form, facts.forms)
     other = OTHER_LICENCES.get(licence)
     shown = [found for result in results if (found := facts.shown(result))]
@@ -168,19 +193,23 @@ def card(
         model_name=repo.split("/")[-1] if evaluations else None,
         eval_results=evaluations or None,
     )
-    adapter = None if record is None else record.to_dict()["adapter"]
+    commit = content.get("base", {}).get("commit")
+    base = facts.base or "not recorded"
+    if commit is None and facts.base_id is None:
+        base = Path(base).name  # a path here, which says nothing elsewhere
     return str(
         ModelCard.from_template(
             data,
             template_path=str(TEMPLATE),
             title=repo.split("/")[-1],
             words=facts.words,
-            base=facts.base or "not recorded",
-            commit=None if record is None else record.base.commit,
-            method="trained in full" if adapter is None else adapter["method"],
-            trained=f"{trained:,}",
+            base=base,
+            commit=commit,
+            method=_method(content),
+            trained=None if trained is None else f"{trained:,}",
             more=facts.more,
             licence=f"[{licence}]({other})" if other else licence,
+            inherited=facts.base is not None and licence == licence_of(about),
             results=shown,
             language=form.language,
             usage=facts.usage.get(form.name, form.usage).format(repo=repo),
@@ -188,18 +217,37 @@ def card(
     )
 
 
+def _method(content: Mapping[str, Any]) -> str:
+    """How it was trained, of `Record.to_dict` or what is left of it."""
+    if "adapter" not in content:
+        return "weights of others, not trained here"
+    adapter = content["adapter"]
+    return "trained in full" if adapter is None else str(adapter["method"])
+
+
 def recorded_results(model: str) -> list[dict[str, Any]]:
     """What `train.py test` wrote of this checkpoint, or what lies in a model's folder.
 
-    A run has several checkpoints in one folder; each result says whose it is.
+    A run has several checkpoints in one folder; each result says whose it is. Others
+    have JSON files of these names, too, which are left alone.
     """
-    path = Path(model)
+    path = Path(model).expanduser()
     folder = path.parent if path.is_file() else path
     files = sorted(folder.glob("test_*.json")) if folder.is_dir() else []
-    found = [json.loads(file.read_text()) for file in files]
+    found = [content for file in files if (content := _result_in(file))]
     if path.is_file():
-        found = [result for result in found if result["checkpoint"] == path.name]
+        found = [result for result in found if result.get("checkpoint") == path.name]
     return found
+
+
+def _result_in(file: Path) -> dict[str, Any] | None:
+    """A result of `train.py test`; None where the file is something else."""
+    try:
+        content = json.loads(file.read_text())
+    except ValueError:
+        return None
+    ours = isinstance(content, dict) and {"protocol", "metrics"} <= content.keys()
+    return content if ours else None
 
 
 def _patiently(call: Callable[[], T], repo: str) -> T:

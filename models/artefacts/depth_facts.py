@@ -1,16 +1,26 @@
 """What a model card says of a depth network."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.artefacts import FORMS
+from models.artefacts import FORMS, form_named
+from models.artefacts.base import Base
+from models.artefacts.descriptions import readable
 from models.artefacts.facts import Facts, Result
+from models.artefacts.files import KEY, read_json
 from models.artefacts.published import depth_anything_3
-from models.artefacts.published.identity import OFFICIAL
+from models.artefacts.published.identity import (
+    CONFIG_FILE,
+    FORMAT,
+    OFFICIAL,
+    WEIGHTS_FILE,
+)
 from models.artefacts.published.sources import PACKAGED_NAMES, SOURCES, timm_licence
 from models.metrics import METRICS
-from models.networks.interface import OutputSpec
-from models.networks.presets import NetworkSpec
+from models.networks.interface import DepthPredictor, OutputSpec, camera_of
+from models.networks.presets import NetworkError, NetworkSpec
 from models.networks.timm_network import TimmSpec
 
 if TYPE_CHECKING:
@@ -23,32 +33,96 @@ DATASETS = {
     "kitti_da2": ("kitti", "KITTI, Eigen's split"),
 }
 
+SAID = ("base", "base_licence", "licence", "adapter", "scores", "focals_px")
+"""Entries by which a whole network says where it is from; `licence` is the packaged
+ones' own."""
 
-def depth_facts(record: "DepthRecord | None") -> Facts:
-    """Of a network that was trained here, or of weights of others."""
-    base = None if record is None else record.base.weights
-    source = SOURCES.get(base or "")
-    spec = None if record is None else record.network
-    max_depth = "?" if spec is None else spec.max_depth
-    size = "?" if record is None else list(record.image_size)
+
+def depth_facts(record: "DepthRecord") -> Facts:
+    """Of a network that was trained here."""
+    spec = record.network
+    size = {"input in training": f"{list(record.image_size)} (rows, columns)"}
+    words = f"{network_words(spec)}, adapted to {_output_words(spec)}"
+    return _facts(spec, record.base.weights, words, size)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a depth network without a record is from: a file's word for it, or none."""
+
+    network: OutputSpec
+    family: type[DepthPredictor]
+    source: str
+    """What the user called it."""
+    said: Mapping[str, Any]
+    """From `said_in`: empty of weights of others."""
+
+    def licence(self) -> str | None:
+        """Of the weights, or of those that they were trained from; None if unknown."""
+        own: str | None = getattr(self.family, "licence", None)
+        return own or _licence_said(self.said) or licence_of_weights(self.source)
+
+    def facts(self) -> Facts:
+        """What a model card says."""
+        known = self.source in (*PACKAGED_NAMES, *SOURCES)
+        base = self.said.get("base", {"weights": self.source if known else None})
+        done = "adapted to" if "adapter" in self.said else "which predicts"
+        words = f"{network_words(self.network)}, {done} {_output_words(self.network)}"
+        return _facts(self.network, base["weights"], words, {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same entries of `Record.to_dict`, as far as they are known."""
+        return dict(self.said)
+
+
+def said_in(path: Path) -> dict[str, Any]:
+    """What a merged or `transformers` folder of ours says of where it is from.
+
+    Raises:
+        UserError: If its `config.json` is damaged.
+    """
+    folder = path.parent if path.name == WEIGHTS_FILE else path
+    if not (config := folder / CONFIG_FILE).is_file():
+        return {}
+    content = read_json(config, NetworkError)
+    found = content if content.get("format") == FORMAT else content.get(KEY) or {}
+    with readable(config):
+        said = {key: found[key] for key in SAID if key in found}
+        if "base" in said:
+            Base(**said["base"])
+        if said.get("adapter") is not None:
+            said["adapter"]["method"]
+    return said
+
+
+def _facts(
+    spec: OutputSpec, base: str | None, words: str, more: Mapping[str, str]
+) -> Facts:
+    source, focal_px = SOURCES.get(base or ""), camera_of(spec)
+    named = source.repo_id if source else base
+    unit = "metres" if spec.kind == "metric" else "relative, without a unit"
+    camera = {}
+    if focal_px is not None:
+        unit = f"depth * focal_px / {focal_px:g} is metres; focal_px: of the input"
+        camera["canonical focal length"] = (
+            f"{focal_px:g} px: metres are its numbers times the focal length of the "
+            f"network's input, in pixels, divided by {focal_px:g}"
+        )
     return Facts(
         task="depth-estimation",
-        tags=("depth-estimation", "metric-depth", "lava-depth"),
-        words=f"{network_words(spec)}, adapted to metric depth up to {max_depth} m",
-        base=source.repo_id if source else base,
-        base_id=source.repo_id
-        if source
-        else base
-        if timm_licence(base or "")
-        else None,
+        tags=("depth-estimation", f"{spec.kind}-depth", "lava-depth"),
+        words=words,
+        base=named,
+        base_id=named if source or timm_licence(base or "") else None,
         forms=FORMS,
         shown=_shown,
-        more={"input in training": f"{size} (rows, columns)"},
+        more={**more, **camera},
+        usage={n: form_named(n).usage.replace("{unit}", unit) for n in FORMS},
     )
 
 
 def _shown(result: dict[str, Any]) -> Result | None:
-    if result["align"] != "none":
+    if result.get("align") != "none":
         return None
     flip = result["flip_tta"]
     how = ", averaged with the mirrored image" if flip else ""
@@ -62,17 +136,38 @@ def _shown(result: dict[str, Any]) -> Result | None:
     )
 
 
-def network_words(spec: OutputSpec | None) -> str:
+def network_words(spec: OutputSpec) -> str:
     """What kind of network this is, for a sentence."""
     if isinstance(spec, NetworkSpec):
         return f"Depth Anything {spec.version}, size {spec.size}"
     if isinstance(spec, TimmSpec):
         return f"timm's {spec.model} under a DPT head"
-    return "A depth network" if spec is None else f"A network of {type(spec).__name__}"
+    return f"A network of {type(spec).__name__}"
+
+
+def _output_words(spec: OutputSpec) -> str:
+    if spec.kind == "metric":
+        return f"metric depth up to {spec.max_depth:g} m"
+    return "relative depth"
 
 
 def licence_of_weights(weights: str) -> str | None:
-    """The licence of published depth weights, None where it is not known."""
+    """The licence of depth weights, None where it is not known.
+
+    Args:
+        weights: A published name or file, or a folder of ours, which says what it is
+            from.
+    """
+    return _licence_said(said_in(Path(weights).expanduser())) or _published(weights)
+
+
+def _licence_said(said: Mapping[str, Any]) -> str | None:
+    base = said.get("base", {}).get("weights")
+    told = said.get("base_licence", said.get("licence"))
+    return str(told) if told else _published(base) if base else None
+
+
+def _published(weights: str) -> str | None:
     if weights in PACKAGED_NAMES:
         return "apache-2.0"
     if weights in SOURCES:

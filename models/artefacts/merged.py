@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datamodules.files.whole import whole_folder, write_json
 from models.artefacts.base import fingerprint
+from models.artefacts.depth_facts import said_in
 from models.artefacts.families import network_to_dict
 from models.artefacts.files import save_tensors
 from models.artefacts.form import Asked, ExportOptions, Form, Opened
@@ -72,7 +73,8 @@ class Merged(Form[Opened]):
         network = family(spec)
         load_weights(network, path)
         size = known.image_size or network.image_size
-        return Opened(network, None, size, str(path), known.image_shrink)
+        shrink, said = known.image_shrink, said_in(path)
+        return Opened(network, None, size, str(path), shrink, said)
 
     def write(self, opened: Opened, folder: Path, options: ExportOptions) -> None:
         size = options.image_size

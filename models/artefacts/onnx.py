@@ -37,7 +37,7 @@ class Onnx(Form[Opened]):
     usage = (
         "import onnxruntime\n\n"
         'session = onnxruntime.InferenceSession("model.onnx")\n'
-        'depth = session.run(None, {{"image": image}})[0]  # metres; config.json says '
+        'depth = session.run(None, {{"image": image}})[0]  # {unit}; config.json says '
         "how to normalise"
     )
     tolerance = 1e-3

@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -14,6 +14,7 @@ from datamodules.sizes import InputSize, Shrink, fixed
 from models.adapters import merge
 from models.adapters.opened import fingerprint
 from models.artefacts import FORMS
+from models.artefacts.depth_facts import Origin
 from models.errors import ExportError
 from models.networks.interface import DepthPredictor, Network
 
@@ -39,6 +40,20 @@ class OpenedModel(ABC):
     """What the user called it."""
     forms: ClassVar[Mapping[str, str]] = FORMS
     """Those that it can be handed on in, the usual one first."""
+
+    @property
+    def about(self) -> "Record[Any] | Origin":
+        """What is known of where it is from.
+
+        Raises:
+            ExportError: If nothing is.
+        """
+        if self.record is None:
+            raise ExportError(
+                f"{self.source} does not say what it is from, so that no card can be "
+                "written; push the checkpoint or adapter that it was exported from"
+            )
+        return self.record
 
     @property
     @abstractmethod
@@ -118,6 +133,15 @@ class Opened(OpenedModel):
     """What the user called it."""
     image_shrink: Shrink = "area"
     """How larger pictures are brought to its input, where no record says it."""
+    said: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What its file says of where it is from, where no record does."""
+
+    @property
+    def about(self) -> "DepthRecord | Origin":
+        if self.record is not None:
+            return self.record
+        network = self.network
+        return Origin(network.spec, type(network), self.source, self.said)
 
     @property
     def image_input(self) -> ImageInput:
@@ -153,7 +177,12 @@ class Opened(OpenedModel):
         return self.network
 
     def notes(self) -> dict[str, object]:
-        return {"image_shrink": self.image_input.shrink, **super().notes()}
+        kept = {key: value for key, value in self.said.items() if key != "licence"}
+        # A name that is known today may not be where the export is read.
+        licence = self.about.licence()
+        told = {} if licence is None else {"base_licence": licence}
+        shrink = self.image_input.shrink
+        return {"image_shrink": shrink, **kept, **super().notes(), **told}
 
 
 def smooth(batch: int, size: tuple[int, int]) -> Tensor:

@@ -34,7 +34,7 @@ class Transformers(Form[Opened]):
     usage = (
         "from transformers import pipeline\n\n"
         'depth = pipeline("depth-estimation", model="{repo}")("photo.jpg")'
-        '["predicted_depth"]  # metres'
+        '["predicted_depth"]  # {unit}'
     )
     tolerance = 1e-4
     """`transformers` sums in another order."""

@@ -18,6 +18,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.repos: dict[str, dict[str, bytes]] = {}
+        self.private: set[str] = set()
         self.commits: list[str] = []
         self.seen: list[str] = []
         self.fails: dict[str, list[int]] = {}
@@ -84,6 +85,9 @@ class Handler(BaseHTTPRequestHandler):
             if repo in self.server.repos:
                 return self.answer(409, {"error": "exists", "url": url})
             self.server.repos[repo] = {}
+            # Clients before 2026 say the second.
+            if given.get("visibility") == "private" or given.get("private"):
+                self.server.private.add(repo)
             return self.answer(200, {"url": url, "id": repo})
         if path == "/api/whoami-v2":
             return self.answer(200, {"name": "me", "orgs": [], "auth": {}})
@@ -103,10 +107,11 @@ class Handler(BaseHTTPRequestHandler):
         if words[4:5] == ["commit"]:
             for line in body.decode().splitlines():
                 entry = json.loads(line)
-                if entry["key"] == "file":
-                    value = entry["value"]
-                    if value["path"] not in self.server.loses:
-                        files[value["path"]] = base64.b64decode(value["content"])
+                value = entry["value"]
+                if entry["key"] == "deletedFile":
+                    del files[value["path"]]
+                elif entry["key"] == "file" and value["path"] not in self.server.loses:
+                    files[value["path"]] = base64.b64decode(value["content"])
             self.server.commits.append(repo)
             commit = {"success": True, "commitOid": "c" * 40, "hookOutput": ""}
             url = f"{self.server.url}/{repo}/commit/{'c' * 40}"
@@ -118,9 +123,8 @@ class Handler(BaseHTTPRequestHandler):
                 for n, c in files.items()
             ]
             return self.answer(200, tree)
-        return self.answer(
-            200, {"id": repo, "modelId": repo, "sha": "c" * 40, "siblings": siblings}
-        )
+        about = {"id": repo, "modelId": repo, "sha": "c" * 40, "siblings": siblings}
+        return self.answer(200, about | {"private": repo in self.server.private})
 
     def log_message(self, *_: object) -> None:
         pass

@@ -151,6 +151,32 @@ def test_push__onto_a_repository_that_exists(hub, run, model):
     assert hub.repos[NAME]["old.txt"] == b"kept"
 
 
+def test_push__private_is_so_or_refused(hub, run, model):
+    done = run(*given(model), "--private")
+    assert done.returncode == 0, done.stderr
+    assert hub.private == {NAME}
+    assert "model.safetensors" in hub.repos[NAME]
+    hub.repos[NAME], hub.private = {"old.txt": b"kept"}, set()
+    done = run(*given(model), "--private")
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: {NAME} exists and is public")
+    assert hub.repos[NAME] == {"old.txt": b"kept"}
+
+
+def test_push__of_another_form_deletes_the_files_of_the_first(hub, run, model):
+    kept = {"old.txt": b"1", "tokenizer/notes.txt": b"2", "docs/model.onnx": b"3"}
+    hub.repos[NAME] = dict(kept)
+    done = run(*given(model), "--export-format", "adapter")
+    assert done.returncode == 0, done.stderr
+    assert "adapter.json" in hub.repos[NAME]
+    done = run(*given(model), "--export-format", "depth-anything")
+    assert done.returncode == 0, done.stderr
+    new = {"README.md", "config.json", "model.safetensors"}
+    assert set(hub.repos[NAME]) == new | set(kept)
+    assert hub.commits == [NAME, NAME]
+
+
 @pytest.mark.parametrize("word", ["create", "preupload", "commit"])
 @pytest.mark.parametrize("statuses", [[503, 500], [0]], ids=["5xx twice", "cut"])
 def test_push__goes_on_after_passing_failures(hub, run, model, word, statuses):
@@ -281,12 +307,26 @@ def test_card__of_a_licence_that_the_hub_does_not_know_names_it():
 def test_results__are_of_this_checkpoint_alone(tmp_path):
     for name in ("best", "last"):
         (tmp_path / f"{name}.ckpt").write_bytes(b"")
-        content = {"checkpoint": f"{name}.ckpt", "metrics": {}}
+        content = {"checkpoint": f"{name}.ckpt", "protocol": "full", "metrics": {}}
         (tmp_path / f"test_{name}.json").write_text(json.dumps(content))
     (found,) = recorded_results(str(tmp_path / "best.ckpt"))
     assert found["checkpoint"] == "best.ckpt"
     assert len(recorded_results(str(tmp_path))) == 2
     assert recorded_results("owner/name") == []
+
+
+def test_results__of_a_folder_below_home_and_beside_files_of_others(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    ours = {"protocol": "full", "metrics": {"delta1": 0.5}, "align": "none"}
+    (folder / "test_full.json").write_text(json.dumps(ours))
+    (folder / "test_results.json").write_text('{"test_loss": 1.0}')
+    (folder / "test_cut.json").write_text("{")
+    (folder / "test_list.json").write_text("[]")
+    assert recorded_results("~/model") == [ours]
 
 
 slow = pytest.mark.slow
