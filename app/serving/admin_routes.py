@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from app.serving.access import Access
 from app.serving.body import Gone, Limit, Part, read_form, read_small
+from app.serving.folder_watch import PAIRS
 from app.serving.options import Limits
 from app.serving.refusals import RefusedError, late
 from app.serving.shelf import Shelf, Shelved
@@ -21,11 +22,6 @@ from models.artefacts.depth_adapter import DepthAdapter
 from models.artefacts.opening import open_adapter
 from models.artefacts.published.identity import ADAPTER_FILES
 
-PAIRS = (
-    ("adapter.json", "adapter.safetensors"),
-    ("adapter_config.json", "adapter_model.safetensors"),
-)
-"""What an adapter folder of ours, and one of PEFT's, consists of."""
 WANTED = 'send {"folder": NAME} as JSON, or the two files as a form'
 NAMED = Limit(10_000, WANTED)
 """Of a body that names a folder."""
@@ -84,7 +80,7 @@ async def _loaded(
                 "--max-adapter-mb",
             ),
         )
-        opened = partial(_open_upload, list(parts.values()))
+        opened = partial(_open_upload, parts)
     # Reading and checking takes a while, in which others are answered.
     return await asyncio.to_thread(lambda: shelf.put(name, opened()))
 
@@ -115,17 +111,16 @@ def _open_below(folder: Path | None, name: str) -> DepthAdapter:
 
 
 def _open_upload(parts: list[Part]) -> DepthAdapter:
-    sent = {part.name: part.content for part in parts}
-    pair = next((pair for pair in PAIRS if set(pair) == set(sent)), None)
-    if pair is None:
+    sent = sorted(part.name for part in parts)
+    if sent not in map(sorted, PAIRS):
         wanted = " or ".join(" and ".join(pair) for pair in PAIRS)
         raise RefusedError(
-            400, f"the form has {', '.join(sorted(sent)) or 'no files'}; send {wanted}"
+            400, f"the form has {', '.join(sent) or 'no files'}; send {wanted}"
         )
     with tempfile.TemporaryDirectory(prefix="lava-") as scratch:
         path = Path(scratch)
-        for name, content in sent.items():
-            (path / name).write_bytes(content)
+        for part in parts:
+            (path / part.name).write_bytes(part.content)
         return _opened(path, "the upload")
 
 

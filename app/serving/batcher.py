@@ -2,10 +2,13 @@
 
 A batch begins when the thread is free, with what waits then: nobody waits for company,
 and under load batches fill by themselves. How many may wait follows from the deadlines
-and from what batches were seen to take, not from a number that somebody guessed.
+and from what batches were seen to take, not from a number that somebody guessed. Where
+nothing is computed and nothing waits, the next picture is computed whatever is expected
+of it: only batches can show that those before were slow by chance.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -31,7 +34,7 @@ class _Job(Generic[T, R]):
     item: T
     pixels: int
     due: float
-    """On the loop's clock."""
+    """On the loop's clock; infinite for what is computed in any case."""
     answer: asyncio.Future[R]
 
 
@@ -124,9 +127,11 @@ class Batcher(Generic[T, R]):
             due: When its result is needed, on the loop's clock.
 
         Raises:
-            RefusedError: 503 if that cannot be.
+            RefusedError: 503 if that cannot be, and others are computed or wait.
         """
         loop = asyncio.get_running_loop()
+        if self._running is None and not len(self):
+            due = math.inf
         wait_s = self.wait_s()
         own_s = self.pace.seconds(pixels)
         if loop.time() + MARGIN * (wait_s + own_s) + self.after_s > due:

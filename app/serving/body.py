@@ -54,7 +54,7 @@ async def read_picture(request: Request, limit: Limit) -> Part:
     """
     kind = _kind(request)
     if kind == "multipart/form-data":
-        files = list((await read_form(request, limit)).values())
+        files = await read_form(request, limit)
         if len(files) != 1:
             raise RefusedError(
                 400, f"the form has {len(files)} files; send one picture"
@@ -77,11 +77,12 @@ async def read_picture(request: Request, limit: Limit) -> Part:
     return found
 
 
-async def read_form(request: Request, limit: Limit) -> dict[str, Part]:
-    """The files of a multipart form, by the name of their field.
+async def read_form(request: Request, limit: Limit) -> list[Part]:
+    """The files of a multipart form, whatever their fields are called.
 
     Raises:
-        RefusedError: 400 if it is none, 413 for too much, 415 for another type.
+        RefusedError: 400 if it is none or has anything else, 413 for too much, 415 for
+            another type.
         Gone: If the client hung up.
     """
     if _kind(request) != "multipart/form-data":
@@ -98,11 +99,16 @@ async def read_form(request: Request, limit: Limit) -> dict[str, Part]:
         reason = getattr(error, "message", None) or str(error)
         raise RefusedError(400, f"the form cannot be read ({reason})") from None
     try:
-        return {
-            field: Part(value.filename or field, await value.read())
-            for field, value in form.items()
-            if isinstance(value, UploadFile)
-        }
+        files = []
+        for field, value in form.multi_items():
+            if not isinstance(value, UploadFile):
+                raise RefusedError(
+                    400,
+                    f"the form's field {field!r} is no file; send files alone, options "
+                    "go in the query",
+                )
+            files.append(Part(value.filename or field, await value.read()))
+        return files
     finally:
         await form.close()
 

@@ -101,6 +101,12 @@ def _check_names(request: Request) -> None:
             400,
             f"there is no parameter {strange[0]!r}; there are {', '.join(known)}",
         )
+    given = [name for name, _ in request.query_params.multi_items()]
+    twice = [name for name in known if given.count(name) > 1]
+    if twice:
+        raise RefusedError(
+            400, f"{twice[0]} is given {given.count(twice[0])} times; give it once"
+        )
 
 
 def _response(answer: Answer) -> Response:

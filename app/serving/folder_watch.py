@@ -2,17 +2,22 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from app.serving.refusals import RefusedError
 from app.serving.shelf import Shelf
-from datamodules.errors import UserError
 from models.artefacts.opening import open_adapter
 from models.artefacts.published.identity import ADAPTER_FILES
 
 LOG = logging.getLogger("uvicorn.error")
+PAIRS = (
+    ("adapter.json", "adapter.safetensors"),
+    ("adapter_config.json", "adapter_model.safetensors"),
+)
+"""What an adapter folder of ours, and one of PEFT's, consists of."""
 Stamp = tuple[tuple[str, int, int], ...]
-"""Name, size and time of change of each file of an adapter."""
+"""Name, size and time of change of each of an adapter's own files."""
 
 
 class FolderWatch:
@@ -29,10 +34,18 @@ class FolderWatch:
         self._known = self._stamps() if seconds else {}
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Look again and again, until cancelled; what prevents a look is said once."""
+        last = ""
         while self.seconds:
             await asyncio.sleep(self.seconds)
-            await asyncio.to_thread(self.look)
+            said = ""
+            try:
+                await asyncio.to_thread(self.look)
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+            if said and said != last:
+                LOG.error("adapters of %s stay as they were: %s", self.folder, said)
+            last = said
 
     def look(self) -> None:
         """Let the shelf have what the folder has.
@@ -52,7 +65,8 @@ class FolderWatch:
             try:
                 shelved = self.shelf.put(name, open_adapter(self.folder / name))
                 LOG.info("adapter %s: generation %d", name, shelved.generation)
-            except (UserError, RefusedError) as error:
+            except Exception as error:
+                # Whatever is wrong with this one, others are looked at.
                 LOG.error("adapter %s stays as it was: %s", name, error)
         self._known = found
 
@@ -60,9 +74,15 @@ class FolderWatch:
         found: dict[str, Stamp] = {}
         for kind in ADAPTER_FILES:
             for path in self.folder.glob(f"*/{kind}"):
-                stamps = []
-                for file in sorted(path.parent.iterdir()):
-                    stat = file.stat()
-                    stamps.append((file.name, stat.st_size, stat.st_mtime_ns))
-                found[path.parent.name] = tuple(stamps)
+                found[path.parent.name] = _stamp(path.parent)
         return found
+
+
+def _stamp(folder: Path) -> Stamp:
+    found = []
+    for name in (name for pair in PAIRS for name in pair):
+        # A file may not be there, or go while it is looked at.
+        with suppress(OSError):
+            stat = (folder / name).stat()
+            found.append((name, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)

@@ -30,6 +30,10 @@ DESCRIPTION = f"""Serve depth over HTTP: POST a picture to /v1/depth.
 KEY`, if it is set; {ADMIN} is what changing adapters asks for."""
 
 
+LARGEST = 1e9
+"""Nothing that is counted here is as much: seconds, megabytes, megapixels, requests."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """How much is taken from one client, and for how long."""
@@ -47,9 +51,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for option in fields(self):
-            if not getattr(self, option.name) > 0:
+            if not 0 < (given := getattr(self, option.name)) < LARGEST:
                 raise DataError(
-                    f"{flag(option.name)} {getattr(self, option.name)} must be above 0"
+                    f"{flag(option.name)} {given} must be above 0 and below "
+                    f"{LARGEST:.0f}"
                 )
 
     @property
@@ -87,10 +92,10 @@ class Serving:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
             raise DataError(f"--port {self.port} is no port; give one up to 65535")
-        if self.rescan < 0 or (self.rescan and self.adapters is None):
+        if not 0 <= self.rescan < LARGEST or (self.rescan and self.adapters is None):
             raise DataError(
-                f"--rescan {self.rescan:g} must be at least 0 seconds, and needs "
-                "--adapters DIR"
+                f"--rescan {self.rescan:g} must be at least 0 seconds and below "
+                f"{LARGEST:.0f}, and needs --adapters DIR"
             )
         if self.workers_decode < 1:
             raise DataError(
@@ -129,10 +134,11 @@ class Secrets:
             DataError: If one is set and says nothing, which is not meant as `nobody`.
         """
         for name in (KEYS, ADMIN):
-            if name in os.environ and not os.environ[name].strip(", "):
+            if name in os.environ and not os.environ[name].replace(",", " ").strip():
                 raise DataError(f"{name} is set, but empty; unset it, or set a secret")
         keys = tuple(filter(None, map(str.strip, os.environ.get(KEYS, "").split(","))))
-        return cls(keys, os.environ.get(ADMIN))
+        admin = os.environ.get(ADMIN)
+        return cls(keys, None if admin is None else admin.strip())
 
 
 HELP = {

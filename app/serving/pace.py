@@ -2,6 +2,9 @@
 
 MEMORY = 0.3
 """Weight of the newest batch."""
+MOST = 2.0
+"""By what factor one batch, or one piece of work, may raise what is expected of the
+next: a single slow one says little about those that follow."""
 
 
 class Pace:
@@ -28,8 +31,13 @@ class Pace:
         """Take in what a batch took."""
         expected = self.batch_s + self.pixel_s * pixels
         if expected > 0:
-            self._factor += MEMORY * (seconds / expected - self._factor)
+            self._factor = learned(self._factor, seconds / expected, MEMORY)
 
     def seconds(self, pixels: int, batches: int = 1) -> float:
         """What so many pixels in so many batches take."""
         return self._factor * (batches * self.batch_s + self.pixel_s * pixels)
+
+
+def learned(old: float, newest: float, weight: float) -> float:
+    """What is expected after one more observation."""
+    return min(old + weight * (newest - old), MOST * old)

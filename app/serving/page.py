@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from app.prediction.camera import Camera
 from app.prediction.options import Format
-from app.serving.pictures import Answer, Wanted
+from app.serving.pictures import Answer, Wanted, unfit
 from app.serving.refusals import RefusedError
 from app.serving.service import DepthService
+from app.serving.shelf import Shelf
 from datamodules.errors import DataError
 from datamodules.files.images.decoding import read_image
 
@@ -30,8 +31,8 @@ GRID_PX = 256
 RESULTS = "results-"
 KEPT_S = 3600
 """For which results can be downloaded."""
-METRES: tuple[Format, ...] = ("color", "npy", "png", "glb")
-UNITLESS: tuple[Format, ...] = ("npy",)
+SHOWN: tuple[Format, ...] = ("color", "npy", "png", "glb")
+"""What the page shows and hands out, as far as what predicts can be written so."""
 ASSUMED_FOV_DEG = 60.0
 POINTER = """
 const where = document.querySelector('#compare');
@@ -153,9 +154,9 @@ async def _predicted(
     camera = Camera(fov_deg=fov_deg or None, assumed_fov_deg=ASSUMED_FOV_DEG)
     name = None if adapter in (ALONE, ROUTED) else adapter
     wanted = Wanted(None, camera, name, route=adapter == ROUTED, filename=path.name)
-    formats = METRES if service.shelf.unit == "metres" else UNITLESS
     due = asyncio.get_running_loop().time() + service.limits.deadline
     service.check(wanted)
+    formats = _formats(service.shelf, wanted)
     content = await asyncio.to_thread(path.read_bytes)
     answers = await service.answers(content, wanted, formats, due)
     folder = await asyncio.to_thread(_room)
@@ -168,6 +169,21 @@ async def _predicted(
     unit = "m" if service.shelf.unit == "metres" else service.shelf.unit
     told = _words(answers[0].about, unit)
     return (image, shown), _grid(depth, unit), glb, downloads, told
+
+
+def _formats(shelf: Shelf, wanted: Wanted) -> tuple[Format, ...]:
+    """Those that have a meaning for whichever adapter may predict.
+
+    Raises:
+        RefusedError: 404 if there is none of the name.
+    """
+    several = shelf.all()
+    if not wanted.route:
+        with shelf.taken(wanted.adapter) as shelved:
+            several = [shelved]
+    return tuple(
+        kind for kind in SHOWN if not any(unfit(kind, shelf, one) for one in several)
+    )
 
 
 def _room() -> Path:

@@ -181,24 +181,29 @@ def to_route(decoded: Decoded, shelf: Shelf) -> Routing:
     return Routing(normalise(image, shelf.image_input))
 
 
+def unfit(wanted: Format | None, shelf: Shelf, shelved: Shelved) -> str | None:
+    """Why a format has no meaning for what predicts, and which have; None if it has."""
+    if shelf.unit != "metres" and wanted in METRES:
+        return (
+            f"the network is relative: it predicts {shelf.unit} without a unit, for "
+            f"which {wanted} has no meaning; use format npy, pfm, exr or json"
+        )
+    if wanted == "png" and not shelved.look.png_scale:
+        return (
+            f"depths up to {shelved.look.max_depth:g} m do not fit a 16-bit PNG; use "
+            "format npy, pfm or exr"
+        )
+    return None
+
+
 def check_format(wanted: Format | None, shelf: Shelf, shelved: Shelved) -> None:
     """Refuse a format that has no meaning for what predicts.
 
     Raises:
         RefusedError: 422, saying which do.
     """
-    if shelf.unit != "metres" and wanted in METRES:
-        raise RefusedError(
-            422,
-            f"the network is relative: it predicts {shelf.unit} without a unit, for "
-            f"which {wanted} has no meaning; use format npy, pfm, exr or json",
-        )
-    if wanted == "png" and not shelved.look.png_scale:
-        raise RefusedError(
-            422,
-            f"depths up to {shelved.look.max_depth:g} m do not fit a 16-bit PNG; use "
-            "format npy, pfm or exr",
-        )
+    if (why := unfit(wanted, shelf, shelved)) is not None:
+        raise RefusedError(422, why)
 
 
 def encode(

@@ -1,4 +1,7 @@
-"""Threads for decoding and encoding, which take no more than they can do in time."""
+"""Threads for decoding and encoding, which take no more than they can do in time.
+
+Where they do nothing, they take what comes, for only work tells what work takes.
+"""
 
 import asyncio
 import time
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from app.serving.pace import learned
 from app.serving.refusals import busy
 
 R = TypeVar("R")
@@ -27,7 +31,7 @@ class Pool:
     ) -> None:
         self.threads, self.on_done = threads, on_done
         self.seconds = 0.0
-        """What a piece takes, of late."""
+        """What a piece takes, of late; the first one counts as it is."""
         self._pool = ThreadPoolExecutor(threads, name)
         self._waiting = 0
 
@@ -35,11 +39,12 @@ class Pool:
         """The result of `work`; cancelled, it is not begun any more.
 
         Raises:
-            RefusedError: 503 if it could not be done by `due`, on the loop's clock.
+            RefusedError: 503 if others wait, too, and it could not be done by `due`,
+                on the loop's clock.
         """
         loop = asyncio.get_running_loop()
         wait_s = self._waiting * self.seconds / self.threads
-        if loop.time() + wait_s + self.seconds > due:
+        if self._waiting and loop.time() + wait_s + self.seconds > due:
             raise busy(wait_s)
         self._waiting += 1
         try:
@@ -58,5 +63,5 @@ class Pool:
         finally:
             taken = time.monotonic() - began
             old = self.seconds
-            self.seconds = taken if not old else old + MEMORY * (taken - old)
+            self.seconds = learned(old, taken, MEMORY) if old else taken
             self.on_done(taken)

@@ -60,7 +60,7 @@ class Form(ABC, Generic[M]):
     """The Hub's name of what opens it."""
     language: ClassVar[str] = "python"
     usage: ClassVar[str]
-    """How others use it; `{repo}` is the repository's name, `{unit}` what depth is in."""
+    """How others use it; `{repo}` is the repository, `{unit}` what its depth is in."""
 
     @abstractmethod
     def recognises(self, path: Path) -> bool:

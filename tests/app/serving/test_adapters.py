@@ -1,16 +1,21 @@
 """Adapters come and go while others are served."""
 
+import asyncio
 import io
 import json
 import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
-from app.serving.options import Limits, Secrets
+from app.prediction.options import Source
+from app.serving import folder_watch
+from app.serving.options import Limits, Secrets, Serving
+from app.serving.server import open_service
 from tests.app.serving.server import served
 from tests.app.serving.test_load import ask
 
@@ -60,6 +65,16 @@ def test_upload__is_the_adapter_of_its_files(own, picture):
     told = own.post("/v1/depth?adapter=küche 2", content=picture)
     assert told.headers["x-adapter"] == "k%C3%BCche%202"
     assert "streets" not in own.put("/v1/adapters/x", json={}).text
+
+
+def test_upload__may_send_both_files_under_one_field(own, picture):
+    sent = [("files", file) for file in files(own.folder / "streets").values()]
+    answer = own.put("/v1/adapters/attic", files=sent)
+    assert answer.status_code == 200, answer.text
+    assert npy(own, picture, "attic") == npy(own, picture, "streets")
+    twice = own.put("/v1/adapters/attic", files=[*sent, sent[0]])
+    assert twice.status_code == 400
+    assert twice.json()["error"].count(sent[0][1][0]) == 3
 
 
 def test_folder__is_one_below_the_services_own(own, picture, root):
@@ -162,6 +177,62 @@ def test_folder__is_followed(root, picture, tmp_path):
         shutil.rmtree(folder / "new")
         assert until("new", 404)
         assert npy(client, picture, "rooms") == rooms
+
+
+def test_strange_files__do_not_end_the_watch(root, tmp_path):
+    """Neither a dangling link in an adapter's folder nor one in an adapter's place."""
+    shutil.copytree(root / "adapters", tmp_path / "adapters")
+    source = Source(str(root / "base"))
+    told = Serving(adapters=str(tmp_path / "adapters"), rescan=1, accelerator="cpu")
+    service, watch = open_service(source, told, Limits())
+    before = service.shelf.all()
+    (watch.folder / "rooms/.#adapter.json").symlink_to("nobody@nowhere")
+    (watch.folder / "cellar").mkdir()
+    (watch.folder / "cellar/adapter.json").symlink_to("nowhere.json")
+    (watch.folder / "rooms/notes.txt").write_text("not the adapter's own")
+    shutil.copytree(root / "adapters/streets", watch.folder / "new")
+    watch.look()
+    assert service.shelf.names == ["new", "rooms", "streets"]
+    # What has not changed is not loaded again.
+    assert [one for one in service.shelf.all() if one.name != "new"] == before
+
+
+def test_adapter_that_fails__does_not_keep_others_back(root, tmp_path, monkeypatch):
+    shutil.copytree(root / "adapters", tmp_path / "adapters")
+    source = Source(str(root / "base"))
+    told = Serving(adapters=str(tmp_path / "adapters"), rescan=1, accelerator="cpu")
+    service, watch = open_service(source, told, Limits())
+    opened = folder_watch.open_adapter
+
+    def failing(path):
+        if path.name == "attic":
+            raise RuntimeError("a fault")
+        return opened(path)
+
+    monkeypatch.setattr(folder_watch, "open_adapter", failing)
+    for name in ("attic", "new"):
+        shutil.copytree(root / "adapters/streets", watch.folder / name)
+    watch.look()
+    assert service.shelf.names == ["new", "rooms", "streets"]
+
+
+def test_look_that_fails__is_said_once_and_repeated(tmp_path, monkeypatch, caplog):
+    watch = folder_watch.FolderWatch(None, tmp_path, 0.01)
+    looks = []
+
+    def failing():
+        looks.append(1)
+        raise OSError("the share has gone")
+
+    monkeypatch.setattr(watch, "look", failing)
+
+    async def watched():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(watch.run(), 0.3)
+
+    asyncio.run(watched())
+    assert len(looks) > 2
+    assert caplog.text.count("the share has gone") == 1
 
 
 def changing(client, folder, seconds):

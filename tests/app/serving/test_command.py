@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.serving.__main__ import main
+from app.serving.options import Secrets
 
 ROOT = Path(__file__).parents[3]
 
@@ -79,6 +80,13 @@ WRONG = {
     "a model that is not there": (["--model", "nowhere.ckpt"], "nowhere.ckpt"),
     "a port": (["--port", "70000"], "--port 70000"),
     "a deadline": (["--deadline", "0"], "--deadline 0"),
+    "endless": (["--deadline", "inf"], "--deadline inf must be above 0 and below"),
+    "megabytes": (["--max-mb", "inf"], "--max-mb inf"),
+    "more of them": (["--max-mb", "1e305"], "--max-mb 1e+305"),
+    "an adapter's": (["--max-adapter-mb", "inf"], "--max-adapter-mb inf"),
+    "megapixels": (["--max-megapixels", "inf"], "--max-megapixels inf"),
+    "no number": (["--deadline", "nan"], "--deadline nan"),
+    "rescan": (["--adapters", "here", "--rescan", "nan"], "--rescan nan"),
     "adapters": (["--adapters", "nowhere"], "nowhere"),
     "an option": (["--tta"], "--tta"),
     "batch": (["--batch-size", "0"], "--batch-size 0"),
@@ -99,11 +107,21 @@ def test_mistake__is_one_line(root, capsys, case):
     assert len(told.splitlines()) == 1
 
 
-def test_empty_secret__is_no_open_door(root, capsys, monkeypatch):
-    monkeypatch.setenv("LAVA_API_KEYS", "")
+@pytest.mark.parametrize("secret", ["", " , ", "\n"])
+@pytest.mark.parametrize("name", ["LAVA_API_KEYS", "LAVA_ADMIN_TOKEN"])
+def test_empty_secret__is_no_open_door(root, capsys, monkeypatch, name, secret):
+    monkeypatch.setenv(name, secret)
     with pytest.raises(SystemExit):
         main(["--model", str(root / "base")])
-    assert "LAVA_API_KEYS is set, but empty" in capsys.readouterr().err
+    assert f"{name} is set, but empty" in capsys.readouterr().err
+
+
+def test_secrets__are_without_the_space_around_them(monkeypatch):
+    """Which a file or a shell leaves there, and no header can bring."""
+    monkeypatch.setenv("LAVA_API_KEYS", " one, two\n")
+    monkeypatch.setenv("LAVA_ADMIN_TOKEN", " boss\n")
+    found = Secrets.of_environment()
+    assert (found.keys, found.admin) == (("one", "two"), "boss")
 
 
 def test_taken_port__is_one_line(root, client, capsys):

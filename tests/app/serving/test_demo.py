@@ -15,7 +15,9 @@ import httpx
 import numpy as np
 import pytest
 
+from models.artefacts.merged import save_network
 from tests.app.serving.test_command import ready, start
+from tests.conftest import random_tiny
 
 pytestmark = pytest.mark.skipif(
     find_spec("gradio") is None, reason="gradio is not installed"
@@ -35,25 +37,30 @@ def url(root):
         process.communicate(timeout=30)
 
 
+def ask_page(url, picture, adapter, fov):
+    """What the page's buttons get: its values, or its words where it fails."""
+    with httpx.Client(base_url=f"{url}/gradio_api", timeout=60) as client:
+        sent = {"files": (picture.name, picture.read_bytes())}
+        (path,) = client.post("/upload", files=sent).json()
+        file = {
+            "path": path,
+            "orig_name": picture.name,
+            "meta": {"_type": "gradio.FileData"},
+        }
+        asked = {"data": [file, adapter, fov]}
+        number = client.post("/call/predicted", json=asked).json()["event_id"]
+        told = client.get(f"/call/predicted/{number}").text.strip()
+        event, data = told.split("\n")[-2:]
+        found = json.loads(data.removeprefix("data: "))
+        return found if event == "event: complete" else found["error"]
+
+
 @pytest.fixture
 def asked(url, root):
-    """Asks the page as its buttons do; its values, or its words where it fails."""
+    """Asks the page of the two adapters about a picture."""
 
     def ask(name, adapter, fov):
-        with httpx.Client(base_url=f"{url}/gradio_api", timeout=60) as client:
-            content = (root / "pictures" / name).read_bytes()
-            (path,) = client.post("/upload", files={"files": (name, content)}).json()
-            file = {
-                "path": path,
-                "orig_name": name,
-                "meta": {"_type": "gradio.FileData"},
-            }
-            asked = {"data": [file, adapter, fov]}
-            number = client.post("/call/predicted", json=asked).json()["event_id"]
-            told = client.get(f"/call/predicted/{number}").text.strip()
-            event, data = told.split("\n")[-2:]
-            found = json.loads(data.removeprefix("data: "))
-            return found if event == "event: complete" else found["error"]
+        return ask_page(url, root / "pictures" / name, adapter, fov)
 
     return ask
 
@@ -98,6 +105,22 @@ def test_error__is_a_sentence(asked, root):
         (root / "pictures/bad.png").unlink()
     assert told.startswith("bad.png is text")
     assert told.endswith(".")
+
+
+def test_far_network__is_shown_without_a_png(root, tmp_path):
+    """Depths up to 400 m fit no 16-bit PNG, and everything else of the page."""
+    save_network(random_tiny("metric", 400.0), tmp_path / "base")
+    process, found = start(tmp_path, module="app.serving.demo")
+    with process:
+        assert ready(found)
+        told = ask_page(found, root / "pictures/c.jpg", ALONE, 50)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert not isinstance(told, str), told
+    compare, _, scene, files, _ = told
+    assert len(compare) == 2
+    assert scene["path"].endswith(".glb")
+    assert [Path(file["path"]).suffix for file in files] == [".npy"]
 
 
 @pytest.mark.slow

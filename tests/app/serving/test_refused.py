@@ -43,6 +43,7 @@ CASES = {
     "fov": (b"", {"fov": "200"}, {}, 422, "fov=200"),
     "fx": (b"", {"fx": "wide"}, {}, 422, "fx=wide"),
     "a parameter": (b"", {"focal": "5"}, {}, 400, "fx"),
+    "a parameter twice": (b"", {"fov": ["50", "60"]}, {}, 400, "fov is given 2 times"),
     "two choices": (JPEG, {"adapter": "rooms", "route": "1"}, {}, 400, "give one"),
     "no camera": (JPEG, {"format": "ply"}, {}, 422, "give fx"),
     "a form": (b"--x", {}, {"content-type": "multipart/form-data"}, 400, "boundary"),
@@ -58,6 +59,26 @@ def test_refused__with_a_status_and_a_sentence(client, case):
     assert words in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("fields", [("a", "a"), ("a", "b")])
+def test_several_pictures__are_refused(client, picture, fields):
+    """Whether they share the name of a field, or each has its own."""
+    sent = [(field, ("a.png", picture)) for field in fields]
+    answer = client.post("/v1/depth", files=sent)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "the form has 2 files; send one picture"
+
+
+def test_field_that_is_no_file__is_refused(client, picture):
+    """An option in a form would have no effect."""
+    options, sent = {"adapter": "streets"}, {"file": ("a.png", picture)}
+    answer = client.post("/v1/depth", files=sent, data=options)
+    assert answer.status_code == 400
+    assert "'adapter' is no file" in answer.json()["error"]
+    assert "query" in answer.json()["error"]
+    alone = client.post("/v1/depth", files=sent, params=options)
+    assert (alone.status_code, alone.headers["x-adapter"]) == (200, "streets")
 
 
 def test_chunks__are_refused_while_they_come(client):
