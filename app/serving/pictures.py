@@ -5,6 +5,7 @@ import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -182,7 +183,7 @@ def to_route(decoded: Decoded, shelf: Shelf) -> Routing:
 
 
 def unfit(wanted: Format | None, shelf: Shelf, shelved: Shelved) -> str | None:
-    """Why a format has no meaning for what predicts, and which have; None if it has."""
+    """Why a format cannot be had of what predicts, and which can; None if it can."""
     if shelf.unit != "metres" and wanted in METRES:
         return (
             f"the network is relative: it predicts {shelf.unit} without a unit, for "
@@ -193,11 +194,13 @@ def unfit(wanted: Format | None, shelf: Shelf, shelved: Shelved) -> str | None:
             f"depths up to {shelved.look.max_depth:g} m do not fit a 16-bit PNG; use "
             "format npy, pfm or exr"
         )
+    if wanted == "glb" and find_spec("trimesh") is None:
+        return "this service lacks trimesh, which writes glb; use format ply"
     return None
 
 
 def check_format(wanted: Format | None, shelf: Shelf, shelved: Shelved) -> None:
-    """Refuse a format that has no meaning for what predicts.
+    """Refuse a format that cannot be had of what predicts.
 
     Raises:
         RefusedError: 422, saying which do.

@@ -125,6 +125,13 @@ def test_keys__are_asked_for(root, picture):
     assert "two" not in repr(secrets)
 
 
+def test_glb__without_trimesh_is_refused(client, picture, monkeypatch):
+    monkeypatch.setattr("app.serving.pictures.find_spec", lambda name: None)
+    answer = client.post("/v1/depth?format=glb&fov=60", content=picture)
+    assert answer.status_code == 422
+    assert "lacks trimesh" in answer.json()["error"]
+
+
 def test_relative_network__has_no_metres(tmp_path, picture):
     save_network(random_tiny("relative", None), tmp_path / "relative")
     with served(tmp_path / "relative") as client:
