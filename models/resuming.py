@@ -158,13 +158,14 @@ def steps_in_all(trainer: Trainer) -> int:
 def end_of_epoch(checkpoint: Mapping[str, Any]) -> None:
     """Let a checkpoint of an epoch's end begin the next one, in place.
 
-    It was written before Lightning counted the epoch as completed; where steps limit a
-    run, Lightning counts it twice when it goes on (seen in 2.6: `fit_loop.py`), so that
-    the next epoch has the order of the one after it.
+    Most are written before Lightning counts the epoch as completed; where steps limit a
+    run, it counts that epoch twice when it goes on, and the next one has the order of
+    the one after it (seen in 2.6: `fit_loop.py`). Where it was counted, as at the end
+    of training, Lightning takes the next epoch's batches for done.
     """
     loop: dict[str, Any] = checkpoint.get("loops", {}).get("fit_loop", {})
     epochs = loop.get("epoch_progress")
-    if epochs is None or epochs["total"]["processed"] == epochs["total"]["completed"]:
+    if epochs is None or epochs["total"]["processed"] < epochs["total"]["started"]:
         return
     for counts in epochs.values():
         counts["completed"] = counts["processed"]

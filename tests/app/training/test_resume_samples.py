@@ -117,6 +117,26 @@ def fit(folder, limits, *callbacks, ckpt_path=None) -> tuple[Toy, Trainer]:
     return toy, trainer
 
 
+class AtEnd(Callback):
+    """A checkpoint of a run that has ended, as averaged weights are written."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer, pl_module):
+        trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("kind", ["max_epochs", "max_steps"])
+def test_resume__of_what_was_written_after_training(tmp_path, kind):
+    short, long = ({kind: n * (8 if kind == "max_steps" else 1)} for n in (2, 4))
+    whole, _ = fit(tmp_path / "whole", long)
+    fit(tmp_path / "a", short, AtEnd(tmp_path / "end.ckpt"))
+    resumed, again = fit(tmp_path / "a", long, ckpt_path=tmp_path / "end.ckpt")
+    assert resumed.seen == whole.seen[16:]
+    assert again.global_step == 32
+
+
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS.keys())
 def test_resume__sees_what_an_uninterrupted_run_sees(tmp_path, limits):
