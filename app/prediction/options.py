@@ -132,11 +132,13 @@ class Prediction:
                 f"{' and '.join(map(flag, given))} say one thing twice; give one of "
                 "them"
             )
-        if self.depth_scale != "auto" and "png" not in self.formats:
-            raise DataError(
-                f"--depth-scale {self.depth_scale} has no effect here: give --formats "
-                "png, too"
-            )
+        for name, kind in (("depth_scale", "png"), ("colormap", "color")):
+            value = getattr(self, name)
+            if value != DEFAULT[name] and kind not in self.formats:
+                raise DataError(
+                    f"{flag(name)} {value} has no effect here: give --formats {kind}, "
+                    "too"
+                )
         for name in ("points_per", "points_fit", "points_scale"):
             if self.points is None and getattr(self, name) != DEFAULT[name]:
                 raise DataError(f"{flag(name)} has no effect here: give --points, too")

@@ -176,6 +176,7 @@ def test_dinov3__sizes_are_timms():
     assert all(timm.is_model(name) for name in names)
 
 
+@pytest.mark.filterwarnings("ignore:start_depth 20 has no effect")
 def test_version_3__starts_at_its_depth_from_a_relative_base_alone(tmp_path):
     relative = DepthNetwork(NetworkSpec("tiny", "v3", "relative"))
     metric = DepthNetwork(NetworkSpec("tiny", "v3", "metric", 80.0))

@@ -68,6 +68,7 @@ def test_fit__that_cannot_be_is_refused(pictures, networks, capsys, more, model,
         (["--fx", "50", "--fov", "60"], "--fx and --fov say one thing twice"),
         (["--fov", "60", "--assume-fov", "5"], "--fov and --assume-fov say one thing"),
         (["--formats", "npy", "--depth-scale", "256"], "--depth-scale 256 has no"),
+        (["--formats", "npy", "--colormap", "gray"], "--colormap gray has no effect"),
         (["--base", "tiny-rooms"], "--base tiny-rooms has no effect"),
     ],
 )

@@ -74,6 +74,7 @@ def test_recipe__trains_and_tests(
     assert not list(tmp_path.glob("*.yaml"))
 
 
+@pytest.mark.filterwarnings("ignore:start_depth 2.75 has no effect")
 @pytest.mark.parametrize(
     "paths",
     [
