@@ -190,6 +190,8 @@ class FolderDataModule(DepthDataModule):
 
     def trained_and_held_out(self) -> list[str]:
         """Pictures on both sides, where a table or `val_root` brings that about."""
+        if self.val_root is None and Path(self.root).expanduser().is_dir():
+            return []  # a folder has each picture once: no run waits for a look
         train, *held = (
             set(self._pairs(split).pictures().names)
             for split in ("train", "val", "test")

@@ -45,7 +45,7 @@ class DataCheck(Callback):
         for name, part in parts.items():
             frames, seconds = self.frames // len(parts), GLANCE_S / len(parts)
             found = survey(part.opened("train"), frames, part.max_depth, seconds)
-            for line in _said(found, part):
+            for line in _said(found, part) + _on_both_sides(part):
                 named = f"{name}: {line}" if name else line
                 print(f"warning: {named} (train.py check says more)", file=sys.stderr)
 
@@ -104,6 +104,7 @@ def _check_part(data: DepthDataModule, frames: int) -> None:
         if why is not None:
             fail(f"the {split} frames cannot be used: {why}")
         strange |= dict.fromkeys(_said(found, data))
+    strange |= dict.fromkeys(_on_both_sides(data))
     for line in strange:
         print(f"suspicious: {line}")
     print("verdict: " + ("look at what is suspicious" if strange else GOOD))
@@ -111,14 +112,18 @@ def _check_part(data: DepthDataModule, frames: int) -> None:
 
 def _said(found: Survey, data: DepthDataModule) -> list[str]:
     scale = getattr(data, "depth_scale", None)
-    said = unread(found) + suspicions(found, data.max_depth, scale)
-    if isinstance(data, FolderDataModule) and (both := data.trained_and_held_out()):
-        said.append(
-            f"{len(both)} pictures are trained on and held out as well "
-            f"({', '.join(both[:3])}): scores will look better than they are; keep "
-            "them apart in the table, or give another val_root"
-        )
-    return said
+    return unread(found) + suspicions(found, data.max_depth, scale)
+
+
+def _on_both_sides(data: DepthDataModule) -> list[str]:
+    both = data.trained_and_held_out() if isinstance(data, FolderDataModule) else []
+    if not both:
+        return []
+    return [
+        f"{len(both)} pictures are trained on and held out as well "
+        f"({', '.join(both[:3])}): scores will look better than they are; keep them "
+        "apart in the table, or give another val_root"
+    ]
 
 
 def _row(split: str, found: Survey) -> str:

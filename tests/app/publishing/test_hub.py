@@ -16,18 +16,15 @@ from app.publishing.hub import (
     card,
     check,
     licence_of,
-    recorded_results,
 )
-from models.adapters import Lava, adapt
-from models.artefacts.adapter_folder import save_adapter
-from models.artefacts.base import Base, fingerprint
+from models.adapters import Lava
+from models.artefacts.base import Base
 from models.artefacts.depth_record import DepthRecord
-from models.artefacts.merged import save_network
 from models.errors import ExportError
 from models.networks import NetworkSpec
 from models.networks.timm_network import DINOv3Network, TimmSpec
+from tests.app.publishing.adapted import save_adapted
 from tests.app.publishing.hub_server import TOKEN, running_hub
-from tests.conftest import random_tiny
 
 NAME = "me/my-rooms"
 
@@ -36,21 +33,8 @@ NAME = "me/my-rooms"
 def model(tmp_path_factory) -> Path:
     """An adapter folder with two recorded results, one of them aligned."""
     root = tmp_path_factory.mktemp("hub")
-    save_network(random_tiny(), root / "base")
-    network = random_tiny()
-    base = Base(str(root / "base"))
-    base.fill(network)
-    config = Lava(rank=2)
-    record = DepthRecord(
-        network=network.spec,
-        image_size=(28, 42),
-        base=base,
-        base_sha256=fingerprint(network),
-        adapter=config,
-    )
-    adapt(network, config)
     folder = root / "model"
-    save_adapter(network, record, folder)
+    save_adapted(root / "base", folder)
     metrics = {"delta1": 0.91234, "abs_rel": 0.1, "rmse": 0.4}
     common = {"protocol": "nyu_eigen", "n_images": 654, "flip_tta": False}
     for align in ("none", "median"):
@@ -302,31 +286,6 @@ def test_card__of_a_licence_that_the_hub_does_not_know_names_it():
     assert about["license_link"].startswith("https://ai.meta.com/")
     assert f"[dinov3-license]({about['license_link']})" in text
     assert "timm's vit_small_patch16_dinov3 under a DPT head" in text
-
-
-def test_results__are_of_this_checkpoint_alone(tmp_path):
-    for name in ("best", "last"):
-        (tmp_path / f"{name}.ckpt").write_bytes(b"")
-        content = {"checkpoint": f"{name}.ckpt", "protocol": "full", "metrics": {}}
-        (tmp_path / f"test_{name}.json").write_text(json.dumps(content))
-    (found,) = recorded_results(str(tmp_path / "best.ckpt"))
-    assert found["checkpoint"] == "best.ckpt"
-    assert len(recorded_results(str(tmp_path))) == 2
-    assert recorded_results("owner/name") == []
-
-
-def test_results__of_a_folder_below_home_and_beside_files_of_others(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    folder = tmp_path / "model"
-    folder.mkdir()
-    ours = {"protocol": "full", "metrics": {"delta1": 0.5}, "align": "none"}
-    (folder / "test_full.json").write_text(json.dumps(ours))
-    (folder / "test_results.json").write_text('{"test_loss": 1.0}')
-    (folder / "test_cut.json").write_text("{")
-    (folder / "test_list.json").write_text("[]")
-    assert recorded_results("~/model") == [ours]
 
 
 slow = pytest.mark.slow

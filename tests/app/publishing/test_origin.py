@@ -8,15 +8,15 @@ import yaml
 
 from app.prediction.command import main
 from app.publishing.hub import Publication, card
-from models.adapters import Lava, adapt
-from models.artefacts.adapter_folder import save_adapter
-from models.artefacts.base import Base, fingerprint
+from models.adapters import Lava
+from models.artefacts.base import Base
 from models.artefacts.depth_facts import licence_of_weights
 from models.artefacts.depth_record import DepthRecord
 from models.artefacts.merged import save_network
 from models.artefacts.opening import open_model
 from models.errors import CheckpointError
 from models.networks import NetworkSpec
+from tests.app.publishing.adapted import save_adapted
 from tests.app.publishing.test_hub import NAME
 from tests.app.publishing.test_hub import hub as hub
 from tests.app.publishing.test_hub import run as run
@@ -33,24 +33,19 @@ def record_on(base: Base, focal_px: float | None = None) -> DepthRecord:
     )
 
 
+def pushed(hub, run, *given) -> str:
+    """The card that a push leaves."""
+    done = run(*given)
+    assert done.returncode == 0, done.stderr
+    text: str = hub.repos[NAME]["README.md"].decode()
+    return text
+
+
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory) -> Path:
     """An adapter of a base for which no commerce is allowed, exported twice over."""
     root = tmp_path_factory.mktemp("exports")
-    save_network(random_tiny(), root / "depth_anything_v2_vitl")
-    network = random_tiny()
-    base = Base(str(root / "depth_anything_v2_vitl"))
-    base.fill(network)
-    config = Lava(rank=2)
-    record = DepthRecord(
-        network=network.spec,
-        image_size=(28, 42),
-        base=base,
-        base_sha256=fingerprint(network),
-        adapter=config,
-    )
-    adapt(network, config)
-    save_adapter(network, record, root / "adapter")
+    save_adapted(root / "depth_anything_v2_vitl", root / "adapter")
     for source, form, to in (
         ("adapter", "depth-anything", "merged"),
         ("merged", "transformers", "theirs"),
@@ -69,9 +64,7 @@ def test_push__of_an_export_keeps_the_licence_of_its_base(hub, run, exports, nam
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: the base is under cc-by-nc-4.0, which forbids")
     assert hub.repos == {}
-    done = run(*given)
-    assert done.returncode == 0, done.stderr
-    text = hub.repos[NAME]["README.md"].decode()
+    text = pushed(hub, run, *given)
     assert "license: cc-by-nc-4.0" in text
     assert "| base | depth_anything_v2_vitl |" in text
     assert "| method | Lava |" in text
@@ -91,9 +84,7 @@ def test_licence__of_an_export_as_a_base_is_that_of_its_own(exports, tmp_path):
 
 
 def test_push__of_a_packaged_network_claims_no_training(hub, run):
-    done = run("--model", "tiny-rooms", "--push-to-hub", NAME)
-    assert done.returncode == 0, done.stderr
-    text = hub.repos[NAME]["README.md"].decode()
+    text = pushed(hub, run, "--model", "tiny-rooms", "--push-to-hub", NAME)
     assert "size tiny, which predicts metric depth up to 10 m\n" in text
     assert "| base | tiny-rooms |" in text
     assert "| method | weights of others, not trained here |" in text
@@ -104,9 +95,7 @@ def test_push__of_a_packaged_network_claims_no_training(hub, run):
 def test_push__of_a_relative_network_claims_no_metres(hub, run, tmp_path):
     save_network(random_tiny("relative", None), tmp_path / "relative")
     given = ["--model", tmp_path / "relative", "--push-to-hub", NAME]
-    done = run(*given, "--license", "mit")
-    assert done.returncode == 0, done.stderr
-    text = hub.repos[NAME]["README.md"].decode()
+    text = pushed(hub, run, *given, "--license", "mit")
     assert "which predicts relative depth\n" in text
     about = yaml.safe_load(text.split("---")[1])
     assert about["tags"] == ["depth-estimation", "relative-depth", "lava-depth"]
